@@ -1,0 +1,107 @@
+"""One service as stable and canary, and the route that shares its requests between them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi
+
+from components.kubernetes_object import KubernetesObject
+from config import Settings
+from routing.router import Manifest
+from routing.split import TOTAL_WEIGHT, Track
+from workload.labels import labels, object_name
+from workload.manifests import deployment, service
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryServiceArgs:
+    """What a CanaryService is made of.
+
+    `settings` is the whole stack's configuration, in which the service stands under the component's name. `part_of`
+    names the application for the `app.kubernetes.io/part-of` label. `secret_env` hides the values of environment
+    variables from previews and state, because the configuration that holds them is encrypted.
+    """
+
+    settings: Settings
+    part_of: str
+    secret_env: bool = False
+
+
+class CanaryService(pulumi.ComponentResource):
+    """Stable and canary Deployment and Service, and the objects of the router.
+
+    What is created waits for what it needs: pods, then their Service, then the route. Pulumi deletes in the reverse
+    order and after all updates, so on the way down the route goes first, and a promoted stable is ready before the
+    canary goes.
+
+    `state` holds, as a stack output, per track the image, the replicas and the weight (percent), the URL and the
+    configuration key that the weight comes from.
+    """
+
+    state: dict[str, Any]
+
+    def __init__(self, name: str, args: CanaryServiceArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("canary:index:CanaryService", name, None, opts)
+        self._args = args
+        # `depends_on` of a component does not hold for its children.
+        self._after = list(opts.depends_on or []) if opts and isinstance(opts.depends_on, list) else []
+        declared = args.settings.services[name]
+        tracks = [Track.STABLE, Track.CANARY] if declared.canary else [Track.STABLE]
+        if declared.canary and declared.canary.image == declared.image:
+            pulumi.log.warn(f"canary and stable run the same image: {declared.image}", self)
+        services = {object_name(name, track): self._workload(name, track) for track in tracks}
+        self._route(name, services)
+        self.state = _state(args.settings, name)
+        self.register_outputs(self.state)
+
+    def _workload(self, name: str, track: Track) -> KubernetesObject:
+        args = self._args
+        pods = deployment(args.settings, name, track, args.part_of)
+        if args.secret_env:
+            pods = _with_secret_env(pods)
+        running = self._object(pods, self._after)
+        return self._object(service(args.settings, name, track, args.part_of), [running])
+
+    def _route(self, name: str, services: dict[str, KubernetesObject]) -> None:
+        settings = self._args.settings
+        previous: list[KubernetesObject] = []
+        for route in settings.router_of_stack().render(settings.split_of(name)):
+            manifest = route.manifest
+            track = Track(manifest["metadata"]["labels"]["version"])
+            canary = settings.services[name].canary
+            image = canary.image if canary and track is Track.CANARY else settings.services[name].image
+            manifest["metadata"]["labels"] = labels(name, track, image, self._args.part_of)
+            previous.append(self._object(manifest, [*(services[s] for s in sorted(route.services)), *previous]))
+
+    def _object(self, manifest: Manifest, depends_on: Sequence[pulumi.Resource]) -> KubernetesObject:
+        return KubernetesObject(manifest, pulumi.ResourceOptions(parent=self, depends_on=list(depends_on)))
+
+
+def _with_secret_env(manifest: Manifest) -> Manifest:
+    pod = manifest["spec"]["template"]["spec"]
+    for container in pod["containers"]:
+        if "env" in container:
+            container["env"] = pulumi.Output.secret(container["env"])
+    return manifest
+
+
+def _state(settings: Settings, name: str) -> dict[str, Any]:
+    declared, split = settings.services[name], settings.split_of(name)
+    state: dict[str, Any] = {
+        "url": f"{'https' if split.tls_secret else 'http'}://{split.match.host}{split.match.path}",
+        "stable": {
+            "image": declared.image,
+            "replicas": declared.replicas,
+            "weight": TOTAL_WEIGHT - split.weight,
+        },
+    }
+    if declared.canary:
+        _, source = settings.canary_weight_of(name)
+        state["canary"] = {
+            "image": declared.canary.image,
+            "replicas": settings.canary_replicas_of(name),
+            "weight": split.weight,
+        }
+        state["weightSource"] = source
+    return state

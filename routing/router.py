@@ -1,0 +1,82 @@
+"""The seam between a split and the objects that make a proxy carry it out."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol, TypeAlias
+
+from routing.split import Split
+
+Manifest: TypeAlias = dict[str, Any]
+"""A Kubernetes object as the API server takes it."""
+
+
+class Feature(StrEnum):
+    """What a router can do with a request; what it cannot do is refused when the configuration loads."""
+
+    WEIGHT = "weight"
+    HEADER = "header"
+
+
+@dataclass(frozen=True, slots=True)
+class RouteObject:
+    """An object of a router, and the names of the Services that must be ready before it exists."""
+
+    manifest: Manifest
+    services: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderSyntax:
+    """The header names and values a router takes.
+
+    `rule` says the same as the patterns in words, for messages.
+    """
+
+    name: re.Pattern[str]
+    value: re.Pattern[str]
+    rule: str
+
+
+class UnreadableRouteError(ValueError):
+    """Objects that were read from a cluster do not say how traffic is split. A retry does not help."""
+
+
+class Router(Protocol):
+    """One kind of traffic router. Pure: data in, data out.
+
+    For every split whose features the router has, `read` gives back what `render` was given.
+    """
+
+    @property
+    def name(self) -> str:
+        """The value of the `router` configuration key."""
+        ...
+
+    @property
+    def features(self) -> frozenset[Feature]:
+        """What the router can do."""
+        ...
+
+    @property
+    def header_syntax(self) -> HeaderSyntax:
+        """The headers the router takes."""
+        ...
+
+    @property
+    def sync_seconds(self) -> float:
+        """The longest time from a changed object to the first request that is routed by it, in seconds."""
+        ...
+
+    def render(self, split: Split) -> Sequence[RouteObject]:
+        """Return the router's objects in the order in which they have to be created."""
+        ...
+
+    def read(self, manifests: Sequence[Manifest]) -> Split:
+        """Return the split that these objects describe.
+
+        Raises:
+            UnreadableRouteError: the objects are not those of one service's split.
+        """
+        ...

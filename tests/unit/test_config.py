@@ -1,0 +1,232 @@
+"""What a configuration means, and what is said about one that means nothing."""
+
+import json
+from typing import Any
+
+import pytest
+
+from config_loader import ConfigError, Problem, load
+
+SERVICE: dict[str, Any] = {"path": "/api/auth", "port": 8080, "image": "macromind/auth-service:1.4.2"}
+CANARY: dict[str, Any] = {"image": "macromind/auth-service:1.5.0"}
+
+
+def raw(services: dict[str, Any] | None = None, **scalars: str) -> dict[str, str]:
+    """Write a configuration as the engine hands it to the program."""
+    values = {"namespace": "macromind", "host": "macromind.local"} | scalars
+    return values | {"services": json.dumps({"auth-service": SERVICE} if services is None else services)}
+
+
+def problems(values: dict[str, str], secret_keys: tuple[str, ...] = ()) -> dict[str, Problem]:
+    with pytest.raises(ConfigError) as caught:
+        load(values, secret_keys)
+    return {problem.key: problem for problem in caught.value.problems}
+
+
+@pytest.mark.parametrize("weight", ["0", "1", "50", "99", "100"])
+def test_a_weight_is_a_whole_number_of_percent(weight: str) -> None:
+    assert load(raw(canaryWeight=weight)).canary_weight == int(weight)
+
+
+@pytest.mark.parametrize("weight", ["101", "-1", "fifty", "12.5", "", "5e1", "0x10", "true", "50%", " 50"])
+def test_any_other_weight_is_refused_with_value_range_and_fix(weight: str) -> None:
+    problem = problems(raw(canaryWeight=weight))["canaryWeight"]
+
+    assert weight in problem.value
+    assert problem.allowed == "a whole number of percent from 0 to 100"
+    assert problem.fix == "pulumi config set canaryWeight 20"
+
+
+@pytest.mark.parametrize("weight", [101, -1, "fifty", 12.5, True, None.__class__.__name__, [50]])
+def test_the_weight_of_one_service_is_held_to_the_same_range(weight: object) -> None:
+    service = SERVICE | {"canary": CANARY | {"weight": weight}}
+
+    problem = problems(raw({"auth-service": service}))["services.auth-service.canary.weight"]
+
+    assert problem.fix == "pulumi config set --path services.auth-service.canary.weight 10"
+
+
+def test_a_missing_image_is_named_with_its_key() -> None:
+    service = {key: value for key, value in SERVICE.items() if key != "image"}
+
+    problem = problems(raw({"auth-service": service}))["services.auth-service.image"]
+
+    assert problem.value == "(missing)"
+    assert problem.fix.startswith("pulumi config set --path services.auth-service.image ")
+
+
+@pytest.mark.parametrize("image", ["", "Upper/Case:1", "two words", "app:", "app@sha256:short", "https://registry/app"])
+def test_an_image_that_no_registry_knows_is_refused(image: str) -> None:
+    assert "services.auth-service.image" in problems(raw({"auth-service": SERVICE | {"image": image}}))
+
+
+@pytest.mark.parametrize(
+    "image",
+    ["app", "app:1", "registry.example:5000/team/app:1.4.2", "a/b@sha256:" + "0" * 64, "ghcr.io/a/b_c:V1.0-rc.1"],
+)
+def test_image_references_with_registry_tag_and_digest_are_taken(image: str) -> None:
+    assert load(raw({"auth-service": SERVICE | {"image": image}})).services["auth-service"].image == image
+
+
+def test_an_unknown_key_names_the_nearest_known_one() -> None:
+    service = SERVICE | {"canary": CANARY | {"wieght": 10}}
+
+    problem = problems(raw({"auth-service": service}, canaryWieght="5"))
+
+    assert "did you mean canaryWeight?" in problem["canaryWieght"].allowed
+    nested = problem["services.auth-service.canary.wieght"]
+    assert "did you mean weight?" in nested.allowed
+    assert nested.fix == (
+        "pulumi config set --path services.auth-service.canary.weight 10"
+        " && pulumi config rm --path services.auth-service.canary.wieght"
+    )
+
+
+def test_an_unknown_key_that_resembles_none_lists_those_there_are() -> None:
+    assert "namespace, createNamespace, host" in problems(raw(zzz="1"))["zzz"].allowed
+
+
+@pytest.mark.parametrize("other", ["/api/auth", "/api/auth/"])
+def test_two_services_cannot_share_host_and_path(other: str) -> None:
+    problem = problems(raw({"auth-service": SERVICE, "meal-planner": SERVICE | {"path": other}}))
+
+    assert "auth-service has it already" in problem["services.meal-planner.path"].allowed
+
+
+@pytest.mark.parametrize("name", ["Auth", "1auth", "auth_service", "auth-", "a" * 57, "auth.service", ""])
+def test_a_service_name_that_kubernetes_refuses_is_refused(name: str) -> None:
+    assert any(key.startswith("services") for key in problems(raw({name: SERVICE})))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("namespace", "Macro_Mind"), ("host", "MacroMind.local"), ("host", "http://macromind.local"), ("namespace", "")],
+)
+def test_names_that_kubernetes_refuses_are_refused(key: str, value: str) -> None:
+    assert key in problems(raw() | {key: value})
+
+
+@pytest.mark.parametrize("path", ["api", "", "/a//b", "/a/../b", "/a b", "/a;x", "/a?b"])
+def test_a_path_that_a_router_would_drop_is_refused(path: str) -> None:
+    assert "services.auth-service.path" in problems(raw({"auth-service": SERVICE | {"path": path}}))
+
+
+def test_stable_keeps_at_least_one_pod() -> None:
+    problem = problems(raw({"auth-service": SERVICE | {"replicas": 0}}))["services.auth-service.replicas"]
+
+    assert "at least 1" in problem.allowed
+
+
+def test_a_header_without_value_is_refused() -> None:
+    service = SERVICE | {"canary": CANARY | {"header": {"name": "X-Canary"}}}
+
+    assert problems(raw({"auth-service": service}))["services.auth-service.canary.header.value"].value == "(missing)"
+
+
+@pytest.mark.parametrize("value", ["a b", "ü", "a,b", ""])
+def test_a_header_value_that_nginx_would_silently_drop_is_refused(value: str) -> None:
+    service = SERVICE | {"canary": CANARY | {"header": {"name": "X-Canary", "value": value}}}
+
+    assert (
+        "silently ignores"
+        in problems(raw({"auth-service": service}))["services.auth-service.canary.header.value"].allowed
+    )
+
+
+def test_an_unknown_router_lists_those_there_are() -> None:
+    assert problems(raw(router="istio"))["router"].allowed == "one of nginx"
+
+
+def test_a_service_named_like_anothers_canary_is_refused() -> None:
+    services = {"auth-service": SERVICE | {"canary": CANARY}, "auth-service-canary": SERVICE | {"path": "/other"}}
+
+    assert "services.auth-service-canary" in problems(raw(services))
+
+
+def test_canary_annotations_belong_to_the_router() -> None:
+    service = SERVICE | {"annotations": {"nginx.ingress.kubernetes.io/canary-weight": "70"}}
+
+    assert "services.auth-service.annotations" in problems(raw({"auth-service": service}))
+
+
+@pytest.mark.parametrize("services", ["not json", "[]", '"text"', "3"])
+def test_services_that_are_no_map_are_refused(services: str) -> None:
+    assert "services" in problems(raw() | {"services": services})
+
+
+def test_all_problems_come_in_one_message() -> None:
+    service = SERVICE | {"replicas": 0, "canary": {"header": {"name": "X Canary", "value": "true"}, "weight": 101}}
+
+    found = problems(raw({"auth-service": service, "Bad": SERVICE}, router="istio", canaryWeight="fifty"))
+
+    assert {
+        "router",
+        "canaryWeight",
+        "services.Bad",
+        "services.Bad.path",
+        "services.auth-service.replicas",
+        "services.auth-service.canary.image",
+        "services.auth-service.canary.weight",
+    } == set(found)
+    found = problems(raw({"auth-service": service}))
+    assert "services.auth-service.canary.header.name" in found
+
+
+def test_secret_values_reach_no_message() -> None:
+    service = SERVICE | {"env": {"TOKEN": {"nested": "hunter2"}}, "tokn": "hunter2", "replicas": "hunter2"}
+    service["canary"] = CANARY | {"header": {"name": "X-Canary", "value": "hunter2 !"}}
+
+    with pytest.raises(ConfigError) as caught:
+        load(raw({"auth-service": service}), ["services"])
+
+    assert len(caught.value.problems) == 4
+    assert "hunter2" not in str(caught.value)
+
+
+def test_keys_that_need_quoting_are_quoted_in_the_fix() -> None:
+    service = SERVICE | {"env": {"a.b c": "x"}}
+
+    (problem,) = problems(raw({"auth-service": service})).values()
+
+    assert problem.fix == "pulumi config rm --path 'services.auth-service.env[\"a.b c\"]'"
+
+
+def test_a_weight_of_its_own_goes_over_the_global_one_and_is_named_as_source() -> None:
+    services = {
+        "auth-service": SERVICE | {"canary": CANARY | {"weight": 10}},
+        "meal-planner": SERVICE | {"path": "/api/meals", "canary": CANARY},
+    }
+
+    settings = load(raw(services, canaryWeight="50"))
+
+    assert settings.canary_weight_of("auth-service") == (10, "services.auth-service.canary.weight")
+    assert settings.canary_weight_of("meal-planner") == (50, "canaryWeight")
+
+
+@pytest.mark.parametrize(
+    ("weight", "replicas", "expected"),
+    [(0, 4, 1), (5, 4, 1), (25, 4, 1), (26, 4, 2), (50, 4, 2), (100, 4, 4), (50, 1, 1)],
+)
+def test_the_canarys_pods_follow_its_weight(weight: int, replicas: int, expected: int) -> None:
+    service = SERVICE | {"replicas": replicas, "canary": CANARY | {"weight": weight}}
+
+    assert load(raw({"auth-service": service})).canary_replicas_of("auth-service") == expected
+
+
+def test_declared_canary_pods_go_over_derived_ones() -> None:
+    service = SERVICE | {"replicas": 4, "canary": CANARY | {"weight": 100, "replicas": 3}}
+
+    assert load(raw({"auth-service": service})).canary_replicas_of("auth-service") == 3
+
+
+def test_what_pulumi_turned_into_numbers_and_booleans_is_text_again_for_kubernetes() -> None:
+    service = SERVICE | {"env": {"PORT": 8080, "DEBUG": True}, "port": "8080"}
+
+    settings = load(raw({"auth-service": service})).services["auth-service"]
+
+    assert settings.env == {"PORT": "8080", "DEBUG": "true"}
+    assert settings.port == 8080
+
+
+def test_an_empty_tls_secret_means_none() -> None:
+    assert load(raw(tlsSecretName="")).tls_secret_name is None

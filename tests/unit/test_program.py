@@ -1,0 +1,140 @@
+"""What the program registers, seen by a mock that records every registration."""
+
+import json
+import runpy
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pytest
+import yaml
+from pulumi.runtime.config import set_all_config
+from pulumi.runtime.stack import Stack
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Recorder(pulumi.runtime.Mocks):
+    """Keeps what the program asks of the engine."""
+
+    registered: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+
+    def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
+        self.registered[args.typ.rpartition(":")[2], args.name] = args.inputs
+        return args.name, args.inputs
+
+    def call(self, args: pulumi.runtime.MockCallArgs) -> tuple[dict[str, Any], list[tuple[str, str]] | None]:
+        raise AssertionError(f"the program calls nothing, but called {args.token}")
+
+    def of_kind(self, kind: str) -> set[str]:
+        return {name for registered, name in self.registered if registered == kind}
+
+
+def stack(name: str) -> dict[str, str]:
+    """Return the configuration of a shipped stack as the engine hands it over."""
+    config = yaml.safe_load((ROOT / f"Pulumi.{name}.yaml").read_text())["config"]
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in config.items()}
+
+
+@pytest.fixture
+def recorder() -> Iterator[Recorder]:
+    recorder = Recorder()
+    pulumi.runtime.set_mocks(recorder, project="macromind", stack="test", preview=False)
+    yield recorder
+    set_all_config({}, [])
+
+
+def run(config: dict[str, str], secret_keys: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Run the program to the end of all its registrations; return the stack's outputs."""
+    set_all_config(config, list(secret_keys))
+
+    pulumi.runtime.test(lambda: runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__") and None)()  # type: ignore[no-untyped-call] # the SDK does not annotate it
+    root = pulumi.runtime.get_root_resource()
+    assert isinstance(root, Stack)
+    outputs: dict[str, Any] = root.outputs
+    return outputs
+
+
+def changed(config: dict[str, str], service: str, **changes: object) -> dict[str, str]:
+    services = json.loads(config["macromind:services"])
+    services[service] |= changes
+    return config | {"macromind:services": json.dumps(services)}
+
+
+SERVICES = ("auth-service", "meal-planner-service", "nutrition-ai-service")
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "Service", "Ingress"])
+def test_each_service_has_one_object_of_each_kind_per_track(recorder: Recorder, kind: str) -> None:
+    run(stack("dev"))
+
+    assert recorder.of_kind(kind) == {name for s in SERVICES for name in (s, f"{s}-canary")}
+
+
+def test_without_canary_there_are_no_canary_objects(recorder: Recorder) -> None:
+    run(stack("prod"))
+
+    assert not [name for _, name in recorder.registered if "canary" in name]
+    assert recorder.of_kind("Ingress") == set(SERVICES)
+
+
+def test_the_canary_ingress_carries_the_weight_of_the_stack(recorder: Recorder) -> None:
+    run(stack("dev") | {"macromind:canaryWeight": "35"})
+
+    for service in SERVICES:
+        annotations = recorder.registered["Ingress", f"{service}-canary"]["metadata"]["annotations"]
+        assert annotations["nginx.ingress.kubernetes.io/canary-weight"] == "35"
+
+
+def test_every_object_is_in_the_namespace_and_labelled_as_its_track(recorder: Recorder) -> None:
+    run(stack("dev"))
+
+    for (kind, name), manifest in recorder.registered.items():
+        if kind in {"Deployment", "Service", "Ingress"}:
+            track = "canary" if name.endswith("-canary") else "stable"
+            assert manifest["metadata"]["namespace"] == "macromind"
+            assert manifest["metadata"]["labels"]["version"] == track
+            assert manifest["metadata"]["labels"]["app.kubernetes.io/part-of"] == "macromind"
+
+
+def test_the_namespace_is_made_only_by_the_stack_that_owns_it(recorder: Recorder) -> None:
+    run(stack("prod"))
+    assert recorder.of_kind("Namespace") == set()
+
+    run(stack("prod") | {"macromind:createNamespace": "true"})
+    assert recorder.of_kind("Namespace") == {"macromind"}
+
+
+def test_outputs_say_what_runs_its_share_and_where_the_weight_comes_from(recorder: Recorder) -> None:  # noqa: ARG001 - installs the mock
+    config = changed(stack("dev"), "auth-service", canary={"image": "macromind/auth-service:1.5.0", "weight": 10})
+
+    outputs = run(config)
+
+    assert outputs["services"]["auth-service"] == {
+        "url": "http://macromind.local/api/auth",
+        "stable": {"image": "macromind/auth-service:1.4.2", "replicas": 2, "weight": 90},
+        "canary": {"image": "macromind/auth-service:1.5.0", "replicas": 1, "weight": 10},
+        "weightSource": "services.auth-service.canary.weight",
+    }
+    assert outputs["services"]["meal-planner-service"]["weightSource"] == "canaryWeight"
+
+
+def test_env_of_an_encrypted_configuration_stays_secret(recorder: Recorder) -> None:
+    config = changed(stack("dev"), "auth-service", env={"TOKEN": "hunter2"})
+
+    run(config, ("macromind:services",))
+
+    # The mock hands a secret over as a mark on the property that holds it.
+    assert pulumi.runtime.rpc._special_sig_key in recorder.registered["Deployment", "auth-service"]["spec"]  # noqa: SLF001 - the protocol's mark
+    assert pulumi.runtime.rpc._special_sig_key not in recorder.registered["Ingress", "auth-service"]["spec"]  # noqa: SLF001 - likewise
+
+
+def test_a_bad_configuration_registers_nothing_and_ends_without_traceback(recorder: Recorder) -> None:
+    with pytest.raises(pulumi.RunError, match="canaryWeight = 101") as caught:
+        run(stack("dev") | {"macromind:canaryWeight": "101"})
+
+    assert caught.value.__suppress_context__
+    assert recorder.registered == {}

@@ -1,0 +1,42 @@
+"""The labels of every object, and the selector that is part of them."""
+
+import re
+from typing import Final
+
+from routing.split import Track
+
+MANAGED_BY: Final = "pulumi"
+_LABEL_LENGTH: Final = 63
+
+
+def object_name(service: str, track: Track) -> str:
+    """Return the name that all objects of one track share."""
+    return service if track is Track.STABLE else f"{service}-{track}"
+
+
+def selector(service: str, track: Track) -> dict[str, str]:
+    """Return the labels by which Deployment and Service find the pods of one track and no others."""
+    return {"app": service, "version": str(track)}
+
+
+def labels(service: str, track: Track, image: str, part_of: str) -> dict[str, str]:
+    """Return the selector and the recommended labels of Kubernetes.
+
+    https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/
+    """
+    return selector(service, track) | {
+        "app.kubernetes.io/name": service,
+        "app.kubernetes.io/instance": object_name(service, track),
+        "app.kubernetes.io/version": image_version(image),
+        "app.kubernetes.io/component": str(track),
+        "app.kubernetes.io/part-of": part_of,
+        "app.kubernetes.io/managed-by": MANAGED_BY,
+    }
+
+
+def image_version(image: str) -> str:
+    """Return the tag of an image, or the start of its digest, as a valid label value."""
+    reference, _, digest = image.partition("@sha256:")
+    tag = reference.rpartition("/")[2].partition(":")[2]
+    version = tag or digest[:12] or "latest"
+    return re.sub(r"[^A-Za-z0-9]+$", "", version[:_LABEL_LENGTH])
