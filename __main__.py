@@ -5,8 +5,8 @@ from pulumi.runtime.config import CONFIG, is_config_secret
 
 from components.canary_service import CanaryService, CanaryServiceArgs
 from components.kubernetes_object import KubernetesObject
-from config import Settings
-from config_loader import ConfigError, load
+from config.loader import ConfigError, load
+from config.settings import Settings
 from workload.manifests import namespace
 
 

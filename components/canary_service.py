@@ -7,7 +7,7 @@ from typing import Any
 import pulumi
 
 from components.kubernetes_object import KubernetesObject
-from config import Settings
+from config.settings import Settings
 from routing.router import Manifest
 from routing.split import TOTAL_WEIGHT, Track
 from workload.labels import labels, object_name

@@ -3,7 +3,7 @@
 from copy import deepcopy
 from typing import Any, Final
 
-from config import CanarySettings, EnvFrom, Probe, ServiceSettings, Settings
+from config.settings import CanarySettings, EnvFrom, Probe, ServiceSettings, Settings
 from routing.router import Manifest
 from routing.split import Track
 from workload.labels import labels, object_name, selector

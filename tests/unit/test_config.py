@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from config_loader import ConfigError, Problem, load
+from config.loader import ConfigError, Problem, load
 
 SERVICE: dict[str, Any] = {"path": "/api/auth", "port": 8080, "image": "macromind/auth-service:1.4.2"}
 CANARY: dict[str, Any] = {"image": "macromind/auth-service:1.5.0"}

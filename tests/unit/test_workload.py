@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from config import Settings
+from config.settings import Settings
 from routing.split import Track
 from workload.labels import image_version, labels
 from workload.manifests import deployment, merged, service

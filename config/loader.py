@@ -11,7 +11,7 @@ from typing import Any, Final, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from config import Settings
+from config.settings import Settings
 from routing.registry import ROUTERS
 from routing.router import Feature, Router
 

@@ -1,0 +1,42 @@
+# `make help` lists what there is. Everything a target needs is installed or built by it.
+.DEFAULT_GOAL := help
+PYTHON_ENV := .venv/bin/python
+
+.PHONY: help demo test test-unit lint sandbox sandbox-down shell toolchain bench
+
+help: ## what there is
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-14s %s\n", $$1, $$2}'
+
+.venv/complete: pyproject.toml uv.lock
+	@./bootstrap.sh
+
+demo: .venv/complete ## a whole canary rollout of three services on a local cluster, under live traffic
+	@$(PYTHON_ENV) -m demo
+
+test: lint test-unit ## lint, types, import contracts, unit tests and live tests: what CI runs
+	@$(PYTHON_ENV) -m sandbox.toolchain
+	@$(PYTHON_ENV) -m pytest tests/live
+
+test-unit: .venv/complete ## unit tests alone: seconds, no cluster, no Go
+	@$(PYTHON_ENV) -m pytest tests/unit -q
+
+lint: .venv/complete ## style, types and import contracts
+	@.venv/bin/ruff check --quiet .
+	@.venv/bin/ruff format --check --quiet .
+	@.venv/bin/mypy --no-error-summary .
+	@.venv/bin/lint-imports --no-logo 2>&1 | tail -n +1
+
+sandbox: .venv/complete ## start the local cluster; it stays up
+	@$(PYTHON_ENV) -m sandbox up
+
+sandbox-down: .venv/complete ## end the local cluster and remove all of it
+	@$(PYTHON_ENV) -m sandbox down
+
+shell: .venv/complete ## a shell in which pulumi, kubectl and curl reach the local cluster
+	@$(PYTHON_ENV) -m sandbox shell
+
+toolchain: .venv/complete ## find or build the engine, the provider and the control plane
+	@$(PYTHON_ENV) -m sandbox.toolchain
+
+bench: .venv/complete ## what `pulumi up` and `pulumi preview` cost; writes build/bench.json
+	@$(PYTHON_ENV) -m benchmarks
