@@ -24,7 +24,7 @@ lint: .venv/complete ## style, types and import contracts
 	@.venv/bin/ruff check --quiet .
 	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/mypy --no-error-summary .
-	@.venv/bin/lint-imports --no-logo 2>&1 | tail -n +1
+	@.venv/bin/lint-imports --no-logo
 
 sandbox: .venv/complete ## start the local cluster; it stays up
 	@$(PYTHON_ENV) -m sandbox up

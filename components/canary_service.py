@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import pulumi
 
@@ -12,6 +12,11 @@ from routing.router import Manifest
 from routing.split import TOTAL_WEIGHT, Track
 from workload.labels import labels, object_name
 from workload.manifests import deployment, service
+
+# Waiting for pods is worth it: a Deployment is awaited until its new pods are ready. Waiting for the other kinds is not
+# (docs/adr/0003-await.md): for a Service the provider waits 10 s in which nothing happens, for an Ingress until the
+# controller publishes an address, and then it takes for the outcome what its watch saw last, even the old object.
+SKIP_AWAIT: Final = {"pulumi.com/skipAwait": "true"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +36,9 @@ class CanaryServiceArgs:
 class CanaryService(pulumi.ComponentResource):
     """Stable and canary Deployment and Service, and the objects of the router.
 
-    What is created waits for what it needs: pods, then their Service, then the route. Pulumi deletes in the reverse
-    order and after all updates, so on the way down the route goes first, and a promoted stable is ready before the
-    canary goes.
+    Created in the order Service, Deployment, route: traffic is routed when the pods are ready. Pulumi deletes in the
+    reverse order and after all updates: on the way down the route goes first, then the pods, which serve on while they
+    drain, then the Service; and a promoted stable is ready before the canary goes.
 
     `state` holds, as a stack output, per track the image, the replicas and the weight (percent), the URL and the
     configuration key that the weight comes from.
@@ -50,20 +55,21 @@ class CanaryService(pulumi.ComponentResource):
         tracks = [Track.STABLE, Track.CANARY] if declared.canary else [Track.STABLE]
         if declared.canary and declared.canary.image == declared.image:
             pulumi.log.warn(f"canary and stable run the same image: {declared.image}", self)
-        services = {object_name(name, track): self._workload(name, track) for track in tracks}
-        self._route(name, services)
+        pods = {object_name(name, track): self._workload(name, track) for track in tracks}
+        self._route(name, pods)
         self.state = _state(args.settings, name)
         self.register_outputs(self.state)
 
     def _workload(self, name: str, track: Track) -> KubernetesObject:
         args = self._args
+        exposed = service(args.settings, name, track, args.part_of)
+        exposed["metadata"]["annotations"] = dict(SKIP_AWAIT)
         pods = deployment(args.settings, name, track, args.part_of)
         if args.secret_env:
             pods = _with_secret_env(pods)
-        running = self._object(pods, self._after)
-        return self._object(service(args.settings, name, track, args.part_of), [running])
+        return self._object(pods, [self._object(exposed, self._after)])
 
-    def _route(self, name: str, services: dict[str, KubernetesObject]) -> None:
+    def _route(self, name: str, pods: dict[str, KubernetesObject]) -> None:
         settings = self._args.settings
         previous: list[KubernetesObject] = []
         for route in settings.router_of_stack().render(settings.split_of(name)):
@@ -72,7 +78,8 @@ class CanaryService(pulumi.ComponentResource):
             canary = settings.services[name].canary
             image = canary.image if canary and track is Track.CANARY else settings.services[name].image
             manifest["metadata"]["labels"] = labels(name, track, image, self._args.part_of)
-            previous.append(self._object(manifest, [*(services[s] for s in sorted(route.services)), *previous]))
+            manifest["metadata"]["annotations"] |= SKIP_AWAIT
+            previous.append(self._object(manifest, [*(pods[s] for s in sorted(route.services)), *previous]))
 
     def _object(self, manifest: Manifest, depends_on: Sequence[pulumi.Resource]) -> KubernetesObject:
         return KubernetesObject(manifest, pulumi.ResourceOptions(parent=self, depends_on=list(depends_on)))

@@ -1,0 +1,108 @@
+"""`make demo`: a local cluster, three services, a whole canary rollout under live traffic."""
+
+import argparse
+import json
+import signal
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from demo.measurement import Cluster, MeasurementError, settle
+from demo.rollout import RATE_PER_SERVICE, Rollout, Row
+from demo.stack import CHECKOUT, StackCopy, StackError
+from demo.view import LinesView, TableView
+from sandbox.errors import SandboxError
+from sandbox.lifecycle import Sandbox, start, stop
+from sandbox.toolchain.ensure import ensure
+from sandbox.toolchain.errors import ToolchainError
+from sandbox.traffic import Traffic
+
+REPORT: Final = CHECKOUT / "build" / "demo.json"
+EXIT_CLUSTER: Final = 4
+EXIT_CHECK_FAILED: Final = 6
+EXIT_INTERRUPTED: Final = 130
+
+DESCRIPTION: Final = """\
+Starts a local cluster of its own, deploys the three services of stack dev, and takes their canaries from
+5 to 20, 50 and 100 percent and to promotion, each step by `pulumi config set canaryWeight N && pulumi up`,
+while requests run. Ends with build/demo.json. The checkout and a sandbox that is up stay as they are.
+
+exit codes: 0 done, 1 usage, 4 toolchain, engine or cluster failed, 6 a request failed or a share is off"""
+
+
+def main() -> int:
+    """Run the demo; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m demo", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_INTERRUPTED))
+    console = Console()
+    try:
+        toolchain = ensure()
+        with tempfile.TemporaryDirectory(prefix="canary-demo-") as folder:
+            state = Path(folder) / "sandbox"
+            started = time.monotonic()
+            try:
+                sandbox = start(state, toolchain, lambda text: console.print(text, style="dim", highlight=False))
+                console.print(
+                    f"the cluster is up after {time.monotonic() - started:.1f} s", style="dim", highlight=False
+                )
+                return _demonstrate(console, sandbox, Path(folder) / "project")
+            finally:
+                stop(state)
+    except (StackError, SandboxError, ToolchainError) as error:
+        console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        return EXIT_CLUSTER
+    except KeyboardInterrupt:
+        console.print("interrupted; nothing is left behind")
+        return EXIT_INTERRUPTED
+
+
+def _demonstrate(console: Console, sandbox: Sandbox, folder: Path) -> int:
+    stack = StackCopy.create(folder, "dev", sandbox.environment)
+    stack.set("canaryWeight", "0")
+    lines = LinesView(console)
+    lines.phase("pulumi up: deploys stable and canary of three services, the canaries at weight 0")
+    up_seconds = stack.up()
+    settings = stack.settings()
+    paths = {name: service.path for name, service in settings.services.items()}
+    rows = {name: Row() for name in paths}
+    cluster = Cluster.of(sandbox)
+    for name in paths:
+        settle(cluster, settings, name)
+    lines.phase(f"deployed in {up_seconds:.1f} s and routed; requests run from here on")
+    with ExitStack() as context:
+        traffic = context.enter_context(Traffic(sandbox.proxy_url, settings.host, paths, RATE_PER_SERVICE))
+        view = context.enter_context(TableView(console, rows, traffic.total)) if console.is_terminal else lines
+        rollout = Rollout(stack, cluster, traffic, view, rows)
+        failure = None
+        try:
+            rollout.run()
+        except MeasurementError as error:
+            failure = error
+    report = rollout.report()
+    REPORT.parent.mkdir(exist_ok=True)
+    REPORT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    shown = REPORT.relative_to(CHECKOUT)
+    if failure:
+        console.print(
+            f"failed: {failure} (numbers in {shown})", style="red", markup=False, highlight=False, soft_wrap=True
+        )
+        return EXIT_CHECK_FAILED
+    console.print(
+        f"promoted; {report['requests']:,} requests, {report['failed']} failed (numbers in {shown}). "
+        "Your turn: make shell",
+        style="green",
+        highlight=False,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""A whole canary rollout by changing configuration and running `pulumi up`, each share measured."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, Protocol
+
+from demo.measurement import Cluster, MeasurementError, check_share, settle
+from demo.stack import StackCopy
+from routing.split import Track
+from sandbox.traffic import Tally, Traffic
+
+STEPS: Final = (5, 20, 50, 100)
+
+# Two full rounds of any whole percentage, so that a deterministic split comes out exact.
+REQUESTS_PER_SHARE: Final = 200
+RATE_PER_SERVICE: Final = 50.0
+MEASURE_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """One service at one weight: what was declared (percent) and what was counted."""
+
+    service: str
+    weight: int
+    requests: int
+    canary_requests: int
+    up_seconds: float
+
+
+@dataclass(slots=True)
+class Row:
+    """What is known of one service at this moment; weights and share are percent."""
+
+    declared: int | None = None
+    read_back: int | None = None
+    measured: float | None = None
+
+
+class View(Protocol):
+    """Shows how the rollout goes."""
+
+    def phase(self, text: str) -> None:
+        """Begin to show another phase."""
+        ...
+
+    def shifted(self, shift: Shift) -> None:
+        """Show a share that was measured."""
+        ...
+
+
+@dataclass(slots=True)
+class Rollout:
+    """The rollout of all services of a stack, under traffic that goes on all the while."""
+
+    stack: StackCopy
+    cluster: Cluster
+    traffic: Traffic
+    view: View
+    rows: dict[str, Row]
+    shifts: list[Shift] = field(default_factory=list)
+    promoted: bool = False
+
+    def run(self) -> None:
+        """Shift step by step and promote.
+
+        Raises:
+            MeasurementError: a share is off, a request failed, or something did not settle.
+            StackError: the engine failed.
+        """
+        for weight in STEPS:
+            self.stack.set("canaryWeight", str(weight))
+            self.view.phase(f"pulumi config set canaryWeight {weight} && pulumi up")
+            self._observe(self.stack.up())
+        self._promote()
+        failed = sum(tally.failed for tally in self.traffic.total.values())
+        if failed:
+            reasons = {name: dict(tally.failures) for name, tally in self.traffic.total.items() if tally.failed}
+            raise MeasurementError(f"{failed} requests failed: {reasons}")
+
+    def report(self) -> dict[str, Any]:
+        """Return the numbers of this run."""
+        totals = self.traffic.total.values()
+        return {
+            "requests": sum(tally.requests for tally in totals),
+            "failed": sum(tally.failed for tally in totals),
+            "shifts": [asdict(shift) for shift in self.shifts],
+            "promoted": self.promoted,
+        }
+
+    def _promote(self) -> None:
+        settings = self.stack.settings()
+        self.view.phase("promote: stable takes the canary's image, the canary goes; pulumi up")
+        for name, service in settings.services.items():
+            if service.canary:
+                self.stack.set(f"services.{name}.image", service.canary.image)
+                self.stack.remove(f"services.{name}.canary")
+        images = {name: service.canary.image for name, service in settings.services.items() if service.canary}
+        for name, tally in self._observe(self.stack.up(), shift=False).items():
+            if set(tally.by_image) != {images[name]}:
+                raise MeasurementError(
+                    f"{name} was promoted to {images[name]}, but answered with {dict(tally.by_image)}"
+                )
+        self.promoted = True
+
+    def _observe(self, up_seconds: float, *, shift: bool = True) -> dict[str, Tally]:
+        """Read back, wait until the proxy routes by it, and count."""
+        settings = self.stack.settings()
+        for name, row in self.rows.items():
+            declared = settings.split_of(name).weight
+            row.declared, row.read_back, row.measured = declared, None, None
+            row.read_back = settle(self.cluster, settings, name)
+        self.view.phase(f"counting {REQUESTS_PER_SHARE} requests of each service")
+        windows = self.traffic.measure(REQUESTS_PER_SHARE)
+        tallies = {name: window.result(MEASURE_SECONDS) for name, window in windows.items()}
+        for name, row in self.rows.items():
+            tally = tallies[name]
+            row.measured = tally.share(Track.CANARY)
+            if shift:
+                done = Shift(
+                    name, row.declared or 0, tally.requests, tally.by_version[Track.CANARY], round(up_seconds, 2)
+                )
+                self.shifts.append(done)
+                self.view.shifted(done)
+            check_share(name, row.declared or 0, tally)
+        return tallies

@@ -1,0 +1,125 @@
+"""A stack of the checkout's program with a configuration and a backend of its own, driven by the real CLI."""
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from config.loader import load
+from config.settings import Settings
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+_SHOWN_LINES = 40
+
+# What the engine and the uv toolchain read of the checkout.
+_PROGRAM = (".venv", "__main__.py", "components", "config", "pyproject.toml", "routing", "uv.lock", "workload")
+
+
+class StackError(Exception):
+    """The CLI failed; the message holds what it printed. A retry helps when the reason it names has gone."""
+
+
+@dataclass(frozen=True)
+class StackCopy:
+    """A project folder that links to the checkout's program and holds copies of its configuration.
+
+    The checkout itself stays as it is. `environment` is that of every command.
+    """
+
+    folder: Path
+    name: str
+    environment: Mapping[str, str]
+
+    @staticmethod
+    def create(folder: Path, name: str, environment: Mapping[str, str]) -> "StackCopy":
+        """Make the folder and the stack, both new.
+
+        Raises:
+            StackError: the stack could not be made.
+        """
+        folder.mkdir(parents=True)
+        for part in _PROGRAM:
+            (folder / part).symlink_to(CHECKOUT / part)
+        for part in ("Pulumi.yaml", f"Pulumi.{name}.yaml"):
+            shutil.copyfile(CHECKOUT / part, folder / part)
+        backend = folder / "backend"
+        backend.mkdir()
+        stack = StackCopy(folder, name, dict(environment) | {"PULUMI_BACKEND_URL": f"file://{backend}"})
+        stack.run("stack", "init", name)
+        return stack
+
+    def run(self, *arguments: str) -> str:
+        """Run a command of the CLI and return what it printed.
+
+        Raises:
+            StackError: the command failed.
+        """
+        command = ["pulumi", "--non-interactive", "--color", "never", *arguments]
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env={**self.environment, "PULUMI_STACK": self.name},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise StackError(f"`{' '.join(command)}` failed with exit code {done.returncode}:\n{_reason(done.stdout)}")
+        return done.stdout
+
+    def set(self, key: str, value: str) -> None:
+        """Set a configuration value; a key with dots is a path."""
+        self.run("config", "set", *(["--path"] if "." in key else []), key, value)
+
+    def remove(self, key: str) -> None:
+        """Remove a configuration value; a key with dots is a path."""
+        self.run("config", "rm", *(["--path"] if "." in key else []), key)
+
+    def up(self) -> float:
+        """Run `pulumi up` and return how long it took, in seconds.
+
+        Raises:
+            StackError: the update failed.
+        """
+        started = time.monotonic()
+        self.run("up", "--yes", "--skip-preview")
+        return time.monotonic() - started
+
+    def preview(self) -> dict[str, Any]:
+        """Return what `pulumi preview --json` says.
+
+        Raises:
+            StackError: the preview failed.
+        """
+        digest: dict[str, Any] = json.loads(self.run("preview", "--json"))
+        return digest
+
+    def outputs(self) -> dict[str, Any]:
+        """Return the stack's outputs."""
+        outputs: dict[str, Any] = json.loads(self.run("stack", "output", "--json"))
+        return outputs
+
+    def settings(self) -> Settings:
+        """Return the configuration as the program sees it, without the defaults of Pulumi.yaml.
+
+        Raises:
+            config.loader.ConfigError: the configuration cannot be used.
+        """
+        text = (self.folder / f"Pulumi.{self.name}.yaml").read_text(encoding="utf-8")
+        values = {key.partition(":")[2]: value for key, value in yaml.safe_load(text)["config"].items()}
+        return load({key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()})
+
+
+def _reason(output: str) -> str:
+    """Return the part of the CLI's output that says why it failed."""
+    _, _, diagnostics = output.partition("\nDiagnostics:\n")
+    if diagnostics:
+        return diagnostics.partition("\nOutputs:\n")[0].partition("\nResources:\n")[0]
+    return "\n".join(output.splitlines()[-_SHOWN_LINES:])
