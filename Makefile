@@ -32,8 +32,8 @@ sandbox: .venv/complete ## start the local cluster; it stays up
 sandbox-down: .venv/complete ## end the local cluster and remove all of it
 	@$(PYTHON_ENV) -m sandbox down
 
-shell: .venv/complete ## a shell in which pulumi, kubectl and curl reach the local cluster
-	@$(PYTHON_ENV) -m sandbox shell
+shell: sandbox ## a shell in which pulumi, kubectl and curl reach the local cluster
+	@$(PYTHON_ENV) -m demo.shell
 
 toolchain: .venv/complete ## find or build the engine, the provider and the control plane
 	@$(PYTHON_ENV) -m sandbox.toolchain

@@ -49,7 +49,12 @@ def main() -> int:
             state = Path(folder) / "sandbox"
             started = time.monotonic()
             try:
-                sandbox = start(state, toolchain, lambda text: console.print(text, style="dim", highlight=False))
+                sandbox = start(
+                    state,
+                    toolchain,
+                    lambda text: console.print(text, style="dim", highlight=False),
+                    outlive_starter=False,
+                )
                 console.print(
                     f"the cluster is up after {time.monotonic() - started:.1f} s", style="dim", highlight=False
                 )

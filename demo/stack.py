@@ -48,6 +48,15 @@ class StackCopy:
             (folder / part).symlink_to(CHECKOUT / part)
         for part in ("Pulumi.yaml", f"Pulumi.{name}.yaml"):
             shutil.copyfile(CHECKOUT / part, folder / part)
+        return StackCopy.initialise(folder, name, environment)
+
+    @staticmethod
+    def initialise(folder: Path, name: str, environment: Mapping[str, str]) -> "StackCopy":
+        """Make a stack, with a backend of its own, of the project that a folder holds.
+
+        Raises:
+            StackError: the stack could not be made.
+        """
         backend = folder / "backend"
         backend.mkdir()
         stack = StackCopy(folder, name, dict(environment) | {"PULUMI_BACKEND_URL": f"file://{backend}"})

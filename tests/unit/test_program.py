@@ -1,5 +1,6 @@
 """What the program registers, seen by a mock that records every registration."""
 
+import asyncio
 import json
 import runpy
 from collections.abc import Iterator
@@ -42,9 +43,12 @@ def stack(name: str) -> dict[str, str]:
 @pytest.fixture
 def recorder() -> Iterator[Recorder]:
     recorder = Recorder()
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
     pulumi.runtime.set_mocks(recorder, project="macromind", stack="test", preview=False)
     yield recorder
     set_all_config({}, [])
+    loop.close()
 
 
 def run(config: dict[str, str], secret_keys: tuple[str, ...] = ()) -> dict[str, Any]:

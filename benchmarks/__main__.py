@@ -1,0 +1,170 @@
+"""`make bench`: what updates, previews and the program alone cost, beside a minimal program with the same objects."""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.measure import Cost, cost_of
+from benchmarks.projects import minimal, product
+from demo.stack import CHECKOUT, StackCopy
+from sandbox.errors import SandboxError
+from sandbox.lifecycle import start, stop
+from sandbox.toolchain.ensure import ensure
+from sandbox.toolchain.errors import ToolchainError
+
+REPORT: Final = CHECKOUT / "build" / "bench.json"
+REPETITIONS: Final = {1: 5, 3: 5, 30: 5, 100: 3}
+_WEIGHTS: Final = count(30)
+
+DESCRIPTION: Final = """\
+Deploys 1, 3, 30 and 100 services twice on a local cluster of its own: by this product's program, and by a
+minimal one that registers the same objects as they stand. Measures in turns: a weight change with `pulumi up`,
+`pulumi preview` with nothing changed, and import and registration without engine. Medians of 5 (3 at 100
+services). Takes about 20 minutes; writes build/bench.json."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Medians of one measurement at one size: wall seconds and peak memory (MiB), and the ratio of the seconds."""
+
+    services: int
+    measurement: str
+    product: Cost
+    minimal: Cost
+    ratio: float
+
+
+def main() -> int:
+    """Measure, print a table and write the report; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sizes", type=int, nargs="+", choices=REPETITIONS, default=list(REPETITIONS), metavar="N")
+    sizes: list[int] = parser.parse_args().sizes
+    console = Console(stderr=True)
+    started = time.monotonic()
+
+    def report(text: str) -> None:
+        console.print(f"{time.monotonic() - started:6.0f} s  {text}", highlight=False, markup=False, soft_wrap=True)
+
+    try:
+        toolchain = ensure()
+        with tempfile.TemporaryDirectory(prefix="canary-bench-") as folder:
+            state = Path(folder) / "sandbox"
+            try:
+                sandbox = start(state, toolchain, report, outlive_starter=False)
+                environment = dict(sandbox.environment)
+                results = [r for n in sizes for r in _measured(Path(folder), n, environment, report)]
+            finally:
+                stop(state)
+    except (SandboxError, ToolchainError) as error:
+        console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        return 4
+    REPORT.parent.mkdir(exist_ok=True)
+    machine = {
+        "cpus": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30),
+        "python": platform.python_version(),
+    }
+    body = {"machine": machine, "results": [asdict(result) for result in results]}
+    REPORT.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
+    Console().print(_table(results))
+    return 0
+
+
+def _measured(
+    folder: Path, services: int, environment: dict[str, str], report: Callable[[str], None]
+) -> Iterator[Result]:
+    report(f"{services} services: first deploys")
+    ours = product(folder / f"product-{services}", services, environment)
+    first_ours = _up(ours)
+    theirs = minimal(folder / f"minimal-{services}", services, environment, ours)
+    yield _result(services, "first up", [first_ours], [_up(theirs)])
+    measurements: dict[str, Callable[[StackCopy], Cost]] = {
+        "weight change, up": _weight_change,
+        "preview, nothing changed": _preview,
+        "program alone": _program_alone,
+    }
+    for name, measure in measurements.items():
+        report(f"{services} services: {name}")
+        pairs = [(measure(ours), measure(theirs)) for _ in range(REPETITIONS[services])]
+        yield _result(services, name, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
+    report(f"{services} services: removing them")
+    for stack in (ours, theirs):
+        stack.run("destroy", "--yes", "--skip-preview")
+
+
+def _result(services: int, name: str, ours: list[Cost], theirs: list[Cost]) -> Result:
+    mine, other = _median(ours), _median(theirs)
+    return Result(services, name, mine, other, round(mine.seconds / other.seconds, 3))
+
+
+def _median(costs: list[Cost]) -> Cost:
+    return Cost(
+        round(statistics.median(cost.seconds for cost in costs), 3),
+        round(statistics.median(cost.peak_mib for cost in costs), 1),
+    )
+
+
+def _pulumi(stack: StackCopy, *arguments: str) -> Cost:
+    environment = {**stack.environment, "PULUMI_STACK": stack.name}
+    return cost_of(["pulumi", "--non-interactive", *arguments], stack.folder, environment)
+
+
+def _up(stack: StackCopy) -> Cost:
+    return _pulumi(stack, "up", "--yes", "--skip-preview")
+
+
+def _weight_change(stack: StackCopy) -> Cost:
+    stack.set("canaryWeight", str(30 + next(_WEIGHTS) % 60))
+    return _up(stack)
+
+
+def _preview(stack: StackCopy) -> Cost:
+    return _pulumi(stack, "preview", "--expect-no-changes")
+
+
+def _program_alone(stack: StackCopy) -> Cost:
+    project = yaml.safe_load((stack.folder / "Pulumi.yaml").read_text(encoding="utf-8"))["name"]
+    text = (stack.folder / f"Pulumi.{stack.name}.yaml").read_text(encoding="utf-8")
+    config: dict[str, Any] = yaml.safe_load(text)["config"]
+    raw = {key: value if isinstance(value, str) else json.dumps(value) for key, value in config.items()}
+    registration = Path(__file__).parent / "registration.py"
+    environment = {**stack.environment, "PULUMI_CONFIG": json.dumps(raw)}
+    return cost_of([sys.executable, str(registration), project], stack.folder, environment)
+
+
+def _table(results: list[Result]) -> Table:
+    table = Table()
+    for heading in ("services", "measurement", "product", "minimal", "ratio", "peak, product", "peak, minimal"):
+        table.add_column(heading, justify="left" if heading == "measurement" else "right")
+    for result in results:
+        table.add_row(
+            str(result.services),
+            result.measurement,
+            f"{result.product.seconds:.2f} s",
+            f"{result.minimal.seconds:.2f} s",
+            f"{result.ratio:.2f}",
+            f"{result.product.peak_mib:.0f} MiB",
+            f"{result.minimal.peak_mib:.0f} MiB",
+        )
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""A real Kubernetes control plane without containers, run by kwokctl inside the sandbox's namespaces."""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+
+import aiohttp
+import httpx2
+from lightkube import AsyncClient, KubeConfig
+from lightkube.core.exceptions import ApiError
+from lightkube.models.meta_v1 import ObjectMeta
+from lightkube.models.networking_v1 import IngressClassSpec
+from lightkube.resources.coordination_v1 import Lease
+from lightkube.resources.core_v1 import Node, ServiceAccount
+from lightkube.resources.networking_v1 import IngressClass
+
+from sandbox.network import NODE_ADDRESS
+from sandbox.processes import Processes
+from sandbox.state import StateFolder
+
+_NAME = "sandbox"
+_STAGES = Path(__file__).with_name("kwok-stages.yaml")
+_POLL_SECONDS = 0.1
+
+
+class ControlPlane:
+    """etcd, kube-apiserver, kube-controller-manager, kube-scheduler and the kwok controller."""
+
+    COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok-controller")
+
+    def __init__(self, state: StateFolder, toolchain: Mapping[str, str], api_port: int, processes: Processes) -> None:
+        self._state = state
+        self._toolchain = toolchain
+        self._api_port = api_port
+        self._processes = processes
+        self._cluster = state.control_plane / "clusters" / _NAME
+        self._starting = asyncio.Lock()
+        self.awaited = ""
+
+    def log(self, component: str) -> Path:
+        """Return the log file of a component."""
+        return self._cluster / "logs" / f"{component}.log"
+
+    def process(self, component: str) -> int:
+        """Return the id of the process that kwokctl started last for a component."""
+        return int((self._cluster / "pids" / f"{component}.pid").read_text(encoding="ascii"))
+
+    async def create(self) -> int:
+        """Make certificates, configuration and kubeconfig, start the components; return kwokctl's exit code."""
+        toolchain = self._toolchain
+        return await self._kwokctl(
+            "create",
+            "cluster",
+            f"--config={_STAGES}",
+            "--runtime=binary",
+            "--disable-qps-limits",
+            f"--kubeconfig={self._state.kubeconfig}",
+            f"--kube-apiserver-port={self._api_port}",
+            f"--etcd-binary={toolchain['etcd']}",
+            f"--kube-apiserver-binary={toolchain['kube_apiserver']}",
+            f"--kube-controller-manager-binary={toolchain['kube_controller_manager']}",
+            f"--kube-scheduler-binary={toolchain['kube_scheduler']}",
+            f"--kwok-controller-binary={toolchain['kwok']}",
+            "--extra-args=etcd=unsafe-no-fsync=true",  # nothing here outlives a crash of the machine
+            f"--extra-args=kube-apiserver=advertise-address={NODE_ADDRESS}",
+        )
+
+    async def restart(self, component: str, ended: int) -> int:
+        """Start a component again whose process `ended`; return its process id, the same one if that failed."""
+        async with self._starting:
+            if self.process(component) == ended:  # kwokctl starts whatever is not running, others too
+                await self._kwokctl("start", "cluster")
+            return self.process(component)
+
+    async def wait_until_ready(self) -> None:
+        """Return once every component has shown by its work that it is up, and the IngressClass `nginx` is there.
+
+        Meanwhile `awaited` names the component whose work is missing.
+        """
+        self.awaited = "kube-apiserver"
+        await self._wait_until_served()
+        config = KubeConfig.from_file(self._state.kubeconfig)
+        async with AsyncClient(config, trust_env=False) as client:
+            await client.apply(_INGRESS_CLASS, field_manager="sandbox", force=True)
+            while self.awaited:
+                with contextlib.suppress(ApiError, httpx2.HTTPError):
+                    self.awaited = await self._missing(client)
+                await asyncio.sleep(_POLL_SECONDS)
+
+    async def _wait_until_served(self) -> None:
+        tls = ssl.create_default_context(cafile=self._cluster / "pki" / "ca.crt")
+        tls.load_cert_chain(self._cluster / "pki" / "admin.crt", self._cluster / "pki" / "admin.key")
+        async with aiohttp.ClientSession(f"https://127.0.0.1:{self._api_port}") as session:
+            while True:
+                try:
+                    async with session.get("/readyz", ssl=tls) as answer:
+                        if answer.ok:
+                            return
+                except aiohttp.ClientError:
+                    pass
+                await asyncio.sleep(_POLL_SECONDS)
+
+    async def _missing(self, client: AsyncClient) -> str:
+        """Name a component that has not done its first work yet, if any."""
+        self.awaited = "kube-scheduler"
+        lease = await client.get(Lease, "kube-scheduler", namespace="kube-system")
+        if not (lease.spec and lease.spec.holderIdentity):
+            return "kube-scheduler"
+        self.awaited = "kube-controller-manager"
+        await client.get(ServiceAccount, "default", namespace="default")
+        nodes = [node async for node in client.list(Node)]
+        if not nodes:
+            return "kubelet"  # registers them
+        ready = [
+            any(c.type == "Ready" and c.status == "True" for c in (node.status and node.status.conditions) or ())
+            for node in nodes
+        ]
+        return "" if all(ready) else "kwok-controller"  # which makes them Ready
+
+    async def _kwokctl(self, *arguments: str) -> int:
+        environment = {
+            "KWOK_WORKDIR": str(self._state.control_plane),
+            "PATH": str(self._state.commands),  # kwokctl asks kubectl whether the API server answers
+            "HOME": str(self._state.control_plane),
+        }
+        pid = self._processes.start(
+            [self._toolchain["kwokctl"], f"--name={_NAME}", *arguments], self._state.logs / "kwokctl.log", environment
+        )
+        return await self._processes.ended(pid)
+
+
+_INGRESS_CLASS = IngressClass(
+    metadata=ObjectMeta(name="nginx"), spec=IngressClassSpec(controller="k8s.io/ingress-nginx")
+)

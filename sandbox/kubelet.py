@@ -1,0 +1,147 @@
+"""The kubelet of the sandbox's nodes: plays every pod bound to them with a server that really answers.
+
+Run as `python -m sandbox.kubelet KUBECONFIG` inside the sandbox's namespaces. It registers the nodes; kwok keeps
+them alive. What it cannot do for want of containers: run commands, mount volumes, keep logs.
+"""
+
+import asyncio
+import ipaddress
+import itertools
+import logging
+import sys
+
+import aiohttp
+import uvloop
+from lightkube import AsyncClient, KubeConfig
+from lightkube.core.exceptions import ApiError
+from lightkube.models.core_v1 import NodeAddress, NodeStatus, NodeSystemInfo
+from lightkube.models.meta_v1 import ObjectMeta
+from lightkube.operators import BinaryOperator, SequenceOperator, not_equal
+from lightkube.resources.core_v1 import Node, Pod
+
+from sandbox.network import NODE_ADDRESS, POD_NETWORK
+from sandbox.pod import AnsweringPod
+from sandbox.writer import Writer
+
+_log = logging.getLogger("kubelet")
+
+_NODES = ("node-1", "node-2")
+_ROOM = {"cpu": "1000", "memory": "1Ti", "ephemeral-storage": "1Ti", "pods": "1000"}
+"""Capacity of each node: what the pods request is never used."""
+
+_BOUND: dict[str, str | BinaryOperator | SequenceOperator] = {"spec.nodeName": not_equal("")}
+_RETRY_SECONDS = 0.5
+
+
+class Kubelet:
+    """Watches the pods that are bound to a node, and leads each one's life."""
+
+    def __init__(self, client: AsyncClient, session: aiohttp.ClientSession, pods: asyncio.TaskGroup) -> None:
+        self._client = client
+        self._session = session
+        self._tasks = pods
+        self._writer = Writer(client)
+        self._pods: dict[str, tuple[AnsweringPod, asyncio.Task[None]]] = {}
+        # Round the network, so that an address comes back as late as possible: proxies learn late who left.
+        self._addresses = itertools.cycle(ipaddress.IPv4Network(f"{POD_NETWORK}/16").hosts())
+
+    async def run(self) -> None:
+        """Follow the API server for good, through its restarts and broken connections."""
+        while True:
+            try:
+                await self._follow()
+            except Exception as error:  # noqa: BLE001  whatever the API server does, the pods go on answering
+                _log.warning("listing the pods anew after %r", error)
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _follow(self) -> None:
+        listing = self._client.list(Pod, namespace="*", fields=_BOUND)
+        present = {_uid(pod): pod async for pod in listing}
+        for uid in self._pods.keys() - present.keys():
+            self._gone(uid)
+        for pod in present.values():
+            self._seen(pod)
+        for name in _NODES:
+            await self._register(name)
+        version = listing.resourceVersion
+        async for change, pod in self._client.watch(Pod, namespace="*", fields=_BOUND, resource_version=version):
+            if change == "DELETED":
+                self._gone(_uid(pod))
+            else:
+                self._seen(pod)
+
+    def _seen(self, pod: Pod) -> None:
+        uid = _uid(pod)
+        if uid in self._pods:
+            self._pods[uid][0].update(pod)
+            return
+        if pod.status and pod.status.phase in ("Succeeded", "Failed"):  # ended before this process began
+            if pod.metadata and pod.metadata.deletionTimestamp:
+                self._tasks.create_task(self._writer.remove(pod))
+            return
+        address = (pod.status and pod.status.podIP) or self._free_address()
+        answering = AnsweringPod(pod, address, self._session, self._writer)
+        self._pods[uid] = answering, self._tasks.create_task(self._lead(answering))
+
+    @staticmethod
+    async def _lead(pod: AnsweringPod) -> None:
+        try:
+            await pod.run()
+        except Exception:  # noqa: BLE001  one pod's trouble is not the others'
+            _log.exception("the pod with address %s is not played any further", pod.address)
+
+    def _gone(self, uid: str) -> None:
+        if uid in self._pods:
+            _, life = self._pods.pop(uid)
+            life.cancel()
+
+    def _free_address(self) -> str:
+        used = {pod.address for pod, _ in self._pods.values()}
+        return next(address for address in map(str, self._addresses) if address not in used)
+
+    async def _register(self, name: str) -> None:
+        zone = name.replace("node", "zone")
+        labels = {
+            "kubernetes.io/hostname": name,
+            "kubernetes.io/os": "linux",
+            "topology.kubernetes.io/zone": zone,
+        }
+        system = NodeSystemInfo(
+            architecture="",
+            bootID="",
+            containerRuntimeVersion="none",
+            kernelVersion="",
+            kubeProxyVersion="",
+            kubeletVersion="sandbox",
+            machineID="",
+            operatingSystem="linux",
+            osImage="",
+            systemUUID="",
+        )
+        addresses = [NodeAddress(NODE_ADDRESS, "InternalIP"), NodeAddress(name, "Hostname")]
+        status = NodeStatus(addresses=addresses, allocatable=_ROOM, capacity=_ROOM, nodeInfo=system)
+        try:
+            await self._client.create(Node(metadata=ObjectMeta(name=name, labels=labels), status=status))
+        except ApiError as error:
+            if error.status.reason != "AlreadyExists":
+                raise
+
+
+def _uid(pod: Pod) -> str:
+    assert pod.metadata is not None  # noqa: S101  the API server sets it
+    return pod.metadata.uid or ""
+
+
+async def _main(kubeconfig: str) -> None:
+    async with (
+        AsyncClient(KubeConfig.from_file(kubeconfig), trust_env=False) as client,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True, limit=0)) as session,
+        asyncio.TaskGroup() as pods,
+    ):
+        await Kubelet(client, session, pods).run()
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # it would log every request
+    uvloop.run(_main(sys.argv[1]))

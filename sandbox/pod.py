@@ -1,0 +1,135 @@
+"""One answering pod: from its binding to a node to its removal, as a kubelet's pod worker leads it."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+
+import aiohttp
+from lightkube.models.core_v1 import Container, ContainerStatus, HostIP, PodCondition, PodIP, PodStatus
+from lightkube.resources.core_v1 import Pod
+
+from sandbox.answering import Identity
+from sandbox.container import AnsweringContainer, Surroundings
+from sandbox.network import NODE_ADDRESS
+from sandbox.writer import Writer
+
+_LEAST_CLOSE_SECONDS = 2.0
+"""What remains for closing when the preStop hook has used up the grace period (Kubernetes docs, pod termination)."""
+
+
+class AnsweringPod:
+    """Plays a pod. `address` is its IP."""
+
+    def __init__(self, pod: Pod, address: str, session: aiohttp.ClientSession, writer: Writer) -> None:
+        assert pod.metadata is not None and pod.spec is not None  # noqa: PT018, S101  the API server sets both
+        self.address = address
+        self._writer = writer
+        self._conditions: dict[str, PodCondition] = {}
+        self._start_time = datetime.now(UTC)
+        self._status_changed = asyncio.Event()
+        self._deleted = asyncio.Event()
+        self._restart = pod.spec.restartPolicy != "Never"
+        surroundings = Surroundings(
+            address=address,
+            session=session,
+            restart=self._restart,
+            changed=self._status_changed.set,
+            event=lambda reason, message: writer.event(self._pod, reason, message),
+        )
+        known = {status.name: status.restartCount for status in (pod.status and pod.status.containerStatuses) or ()}
+        self._containers = [
+            AnsweringContainer(spec, _identity(pod, spec), surroundings, known.get(spec.name, 0))
+            for spec in pod.spec.containers
+        ]
+        self.update(pod)
+
+    def update(self, pod: Pod) -> None:
+        """Take over a newer version of the object."""
+        assert pod.metadata is not None and pod.spec is not None  # noqa: PT018, S101  the API server sets both
+        self._pod = pod
+        for container, spec in zip(self._containers, pod.spec.containers, strict=True):
+            container.update(_identity(pod, spec), pod.metadata.annotations or {})
+        if pod.metadata.deletionTimestamp is not None:
+            self._deleted.set()
+
+    async def run(self) -> None:
+        """Live until the object is deleted, then shut down as asked and remove it. Cancelling kills."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                living = [tasks.create_task(container.run()) for container in self._containers]
+                living.append(tasks.create_task(self._report()))
+                await self._deleted.wait()
+                await self._shut_down(lambda: [task.cancel() for task in living])
+            await self._writer.remove(self._pod)
+        finally:
+            for container in self._containers:
+                container.kill()
+
+    async def _shut_down(self, stop: Callable[[], object]) -> None:
+        """Serve through the preStop hooks, then close, within the grace period."""
+        grace = (self._pod.metadata and self._pod.metadata.deletionGracePeriodSeconds) or 0
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + grace
+        hooks = [asyncio.create_task(container.pre_stop()) for container in self._containers]
+        _, late = await asyncio.wait(hooks, timeout=grace)
+        for hook in late:
+            hook.cancel()
+        stop()
+        remaining = max(deadline - loop.time(), _LEAST_CLOSE_SECONDS) if grace else 0
+        await asyncio.gather(*(container.close(remaining) for container in self._containers))
+
+    async def _report(self) -> None:
+        """Tell the API server every new status; changes in quick succession become one."""
+        while True:
+            await self._status_changed.wait()
+            self._status_changed.clear()
+            await self._writer.status(self._pod, self._status())
+
+    def _status(self) -> PodStatus:
+        statuses = [container.status for container in self._containers]
+        ready = all(status.ready for status in statuses)
+        for kind, value in {
+            "PodReadyToStartContainers": True,
+            "Initialized": True,
+            "ContainersReady": ready,
+            "Ready": ready,
+        }.items():
+            self._set_condition(kind, value=value)
+        return PodStatus(
+            phase=phase(statuses, restart=self._restart),
+            conditions=list(self._conditions.values()),
+            containerStatuses=statuses,
+            podIP=self.address,
+            podIPs=[PodIP(self.address)],
+            hostIP=NODE_ADDRESS,
+            hostIPs=[HostIP(NODE_ADDRESS)],
+            startTime=self._start_time,
+        )
+
+    def _set_condition(self, kind: str, *, value: bool) -> None:
+        status = str(value)
+        if kind not in self._conditions or self._conditions[kind].status != status:
+            reason = None if value else "ContainersNotReady"
+            now = datetime.now(UTC)
+            self._conditions[kind] = PodCondition(type=kind, status=status, reason=reason, lastTransitionTime=now)
+
+
+def _identity(pod: Pod, container: Container) -> Identity:
+    assert pod.metadata is not None  # noqa: S101  the API server sets it
+    labels = pod.metadata.labels or {}
+    return Identity(
+        pod=pod.metadata.name or "",
+        app=labels.get("app", ""),
+        version=labels.get("version", ""),
+        image=container.image or "",
+    )
+
+
+def phase(statuses: Iterable[ContainerStatus], *, restart: bool) -> str:
+    """Return a pod's phase for the statuses of its containers (Kubernetes docs, pod lifecycle)."""
+    states = [(status.state, status.lastState) for status in statuses]
+    if any(state and state.waiting and not last for state, last in states):
+        return "Pending"
+    if not restart and all(state and state.terminated for state, _ in states):
+        return "Failed"
+    return "Running"

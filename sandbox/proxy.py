@@ -1,0 +1,67 @@
+"""Traefik as the sandbox's proxy: it serves ingress-nginx's annotations, canary ones included."""
+
+import asyncio
+import socket
+
+import aiohttp
+
+from sandbox.processes import Processes
+from sandbox.state import StateFolder
+
+_POLL_SECONDS = 0.05
+
+
+class Proxy:
+    """The Traefik process.
+
+    It accepts on the host's own listening socket, so that requests take no detour; its admin entry point
+    (API, metrics, ping) listens inside.
+    """
+
+    def __init__(
+        self, state: StateFolder, traefik: str, web: socket.socket, admin_port: int, processes: Processes
+    ) -> None:
+        self._state = state
+        self._traefik = traefik
+        self._web = web
+        self._admin_port = admin_port
+        self._processes = processes
+
+    def start(self) -> int:
+        """Start Traefik and return its process id."""
+        arguments = (
+            # Not bound: the socket handed over under the entry point's name is used.
+            f"--entrypoints.web.address=127.0.0.1:{self._web.getsockname()[1]}",
+            f"--entrypoints.traefik.address=127.0.0.1:{self._admin_port}",
+            "--log.level=INFO",
+            "--log.nocolor=true",
+            "--api.insecure=true",
+            "--ping=true",
+            "--metrics.prometheus=true",
+            "--metrics.prometheus.entrypoint=traefik",
+            "--metrics.prometheus.addrouterslabels=true",
+            "--metrics.prometheus.buckets=0.005,0.01,0.025,0.05,0.1,0.25,0.5,1,2.5,5",
+            "--providers.kubernetesingressnginx=true",
+            # Written to status.loadBalancer, which Pulumi's Ingress await waits for.
+            "--providers.kubernetesingressnginx.publishstatusaddress=127.0.0.1",
+            "--global.checknewversion=false",
+            "--global.sendanonymoususage=false",
+        )
+        return self._processes.start(
+            [self._traefik, *arguments],
+            self._state.logs / "traefik.log",
+            {"KUBECONFIG": str(self._state.kubeconfig)},
+            listening={"web": self._web.fileno()},
+        )
+
+    async def wait_until_ready(self) -> None:
+        """Return once Traefik answers."""
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{self._admin_port}") as session:
+            while True:
+                try:
+                    async with session.get("/ping") as answer:
+                        if answer.ok:
+                            return
+                except aiohttp.ClientError:
+                    pass
+                await asyncio.sleep(_POLL_SECONDS)

@@ -1,0 +1,139 @@
+"""Completes the toolchain: builds what is missing from the Go modules, in steps that can be interrupted."""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from sandbox.toolchain import cache, golang, process
+from sandbox.toolchain.catalog import CATALOG, PROVIDER, PULUMI, Binary, Module
+from sandbox.toolchain.errors import ToolchainError
+from sandbox.toolchain.locate import Found, locate
+from sandbox.toolchain.progress import Estimate, Progress, Step, processors, roughly
+
+_INSTALL_SECONDS = 120.0  # the plugin is 40 MB
+_REMOVAL_SECONDS = 5.0
+_SLACK = 1.1  # of disk, for files that exist twice for a moment
+
+Tick = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A step and what does it."""
+
+    step: Step
+    work: Callable[[Tick], None]
+
+
+def missing(found: Mapping[str, Found]) -> dict[str, list[Binary]]:
+    """Return what must be built, by the name of its module."""
+    lists = {module.name: [item for item in module.binaries if item.name not in found] for module in CATALOG}
+    return {name: binaries for name, binaries in lists.items() if binaries}
+
+
+def tasks(found: Mapping[str, Found]) -> list[Task]:
+    """Return all that a build has to do. Downloads come first: a version that cannot be had shows early."""
+    lists = missing(found)
+    modules = [module for module in CATALOG if module.name in lists]
+    targets = {module.name: cache.binaries(module) for module in modules}
+    return [
+        *(_download(module, lists[module.name]) for module in modules),
+        *(_build(module, binary, targets[module.name]) for module in modules for binary in lists[module.name]),
+        Task(Step("remove the build's caches", "build", _REMOVAL_SECONDS), lambda _: cache.discard_workspace()),
+    ]
+
+
+def space(found: Mapping[str, Found]) -> int:
+    """Return how many bytes of disk the build takes while it runs."""
+    lists = missing(found)
+    return int(_SLACK * sum(module.build_bytes for module in CATALOG if module.name in lists))
+
+
+def _download(module: Module, binaries: list[Binary]) -> Task:
+    name = f"download the modules of {module.name}"
+
+    def work(tick: Tick) -> None:
+        copy = cache.copy_sources(module)
+        for file in module.embeds:
+            shutil.copyfile(golang.dependency_file(file, module, name, tick), copy / Path(file.path).name)
+        # Fetches what these packages import and nothing else, unlike `go mod download`.
+        golang.run(["list", "-deps", *(binary.package for binary in binaries)], module, name, tick)
+
+    return Task(Step(name, "download", module.download_seconds), work)
+
+
+def _build(module: Module, binary: Binary, target: Path) -> Task:
+    def work(tick: Tick) -> None:
+        output = cache.scratch() / binary.name
+        golang.run(["build", "-ldflags", binary.linker_flags, "-o", output, binary.package], module, binary.name, tick)
+        for file in binary.beside:
+            beside = cache.scratch() / "beside"
+            shutil.copyfile(golang.dependency_file(file, module, binary.name, tick), beside)
+            cache.place(beside, target / Path(file.path).name)
+        cache.place(output, target / binary.name)
+
+    return Task(Step(binary.name, "build", binary.seconds), work)
+
+
+def complete(stream: TextIO) -> None:
+    """Install or build whatever is missing, telling the progress on `stream`.
+
+    One process builds at a time; others wait for it. Raises ToolchainError; after that, or after an interruption,
+    the next call goes on where this one ended.
+    """
+    progress = Progress((), stream)
+    try:
+        with cache.exclusive(progress.wait):
+            progress.clear()
+            cache.discard_leftovers()
+            # Another process may have built it meanwhile.
+            found = locate()
+            if PROVIDER.name not in found and PULUMI.name in found and found[PULUMI.name].origin == "installed":
+                _install_provider(found[PULUMI.name].path, stream)
+                found = locate()
+            if missing(found):
+                _build_missing(found, stream)
+    except OSError as error:
+        raise ToolchainError(
+            f"The toolchain's cache folder {cache.folder()} cannot be used: {error}.\n"
+            "Set XDG_CACHE_HOME to a folder that you can write and that has room, and run it again."
+        ) from error
+
+
+def _build_missing(found: Mapping[str, Found], stream: TextIO) -> None:
+    names = missing(found)
+    golang.check([module for module in CATALOG if module.name in names])
+    cache.check_space(space(found))
+    todo = tasks(found)
+    steps = [task.step for task in todo]
+    progress = Progress(steps, stream, resumed=cache.workspace().exists())
+    progress.note(
+        f"Building {sum(map(len, names.values()))} programs, once: about "
+        f"{roughly(Estimate(steps, processors()).remaining())}, and {space(found) / 1e9:.0f} GB of disk meanwhile, "
+        f"in {cache.folder()}"
+    )
+    shutil.rmtree(cache.scratch(), ignore_errors=True)  # of steps that were interrupted: up to 1 GB each
+    for task in todo:
+        with progress.step():
+            task.work(progress.tick)
+    progress.end()
+
+
+def _install_provider(pulumi: Path, stream: TextIO) -> None:
+    """Let an installed Pulumi fetch the provider as it would for any program; where it cannot, it is built."""
+    version = PROVIDER.pin.version
+    progress = Progress([Step(f"pulumi plugin install resource kubernetes {version}", "download", 20)], stream)
+    with progress.step():
+        finished = process.run(
+            [pulumi, "plugin", "install", "resource", "kubernetes", version],
+            folder=cache.folder(),
+            environment={**os.environ, "PULUMI_SKIP_UPDATE_CHECK": "true"},
+            tick=progress.tick,
+            timeout=_INSTALL_SECONDS,
+        )
+    if finished.code:
+        reason = (finished.errors.strip().splitlines() or ["no answer in two minutes"])[-1]
+        progress.note(f"{reason}\nThe provider is built instead.")

@@ -1,0 +1,207 @@
+"""What the sandbox runs, where its versions are locked and what building it costs: data only."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[2]
+MODULES = Path(__file__).parent / "modules"
+
+
+@cache
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8")
+
+
+def numbers(version: str) -> tuple[int, int, int]:
+    """Split a version into its major, minor and patch number; a suffix such as `-alpha.1` is left out."""
+    major, minor, patch = re.findall(r"\d+", version)[:3]
+    return int(major), int(minor), int(patch)
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """The one place that locks a version: a distribution in uv.lock or a module in a go.mod."""
+
+    file: Path
+    name: str
+
+    @property
+    def version(self) -> str:
+        """The locked version, without a leading `v`."""
+        pattern = r'^name = "{}"\nversion = "(.+)"$' if self.file.suffix == ".lock" else r"^(?:require |\t){} v(\S+)"
+        found = re.search(pattern.format(re.escape(self.name)), _text(self.file), re.MULTILINE)
+        if found is None:
+            raise LookupError(f"{self.file} locks no version of {self.name}")
+        return found[1]
+
+
+def _equal(found: str, locked: str) -> bool:
+    return found == locked
+
+
+def _supported_skew(found: str, locked: str) -> bool:
+    """Accept a client within one minor version of the API server (kubernetes.io/releases/version-skew-policy)."""
+    (major, minor, _), (server_major, server_minor, _) = numbers(found), numbers(locked)
+    return major == server_major and abs(minor - server_minor) <= 1
+
+
+def _same_major_at_least(found: str, locked: str) -> bool:
+    """Accept an engine for every SDK of its major version that was released before it or with it."""
+    return numbers(found)[0] == numbers(locked)[0] and numbers(found) >= numbers(locked)
+
+
+@dataclass(frozen=True, slots=True)
+class DependencyFile:
+    """A file that a Go module of the build list carries: `path` inside the module."""
+
+    module: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Binary:
+    """One program built from a Go package.
+
+    `seconds` is what building it took on two processors, after those listed before it in its module and with all
+    modules downloaded. `symbols` are the linker's `-X` settings, without which programs do not know their version.
+    `version_command` makes an installed one print its version (empty: it cannot be asked, so none is used);
+    `accepts` decides on it. `beside` are files it expects in its own folder.
+    """
+
+    name: str
+    package: str
+    pin: Pin
+    seconds: float
+    symbols: tuple[str, ...] = ()
+    version_command: tuple[str, ...] = ()
+    accepts: Callable[[str, str], bool] = _equal
+    beside: tuple[DependencyFile, ...] = ()
+
+    @property
+    def linker_flags(self) -> str:
+        """What `go build -ldflags` gets: no symbol table, and the locked version in every symbol."""
+        version = self.pin.version
+        major, minor, _ = numbers(version)
+        settings = (f"-X {symbol}".format(version=version, major=major, minor=minor) for symbol in self.symbols)
+        return " ".join(("-s", "-w", *settings))
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A Go module of ours (a folder with go.mod and go.sum) and what is built in it.
+
+    `download_seconds` and `build_bytes` (modules and compiled packages, on disk during the build) were measured
+    on two processors; `embeds` are files that its main package embeds.
+    """
+
+    folder: Path
+    binaries: tuple[Binary, ...]
+    download_seconds: float
+    build_bytes: int
+    tags: str = ""
+    embeds: tuple[DependencyFile, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+
+_LOCK = PROJECT / "uv.lock"
+_PULUMI = Pin(_LOCK, "pulumi")
+_PROVIDER = Pin(_LOCK, "pulumi-kubernetes")
+_KUBERNETES = Pin(MODULES / "kubernetes" / "go.mod", "k8s.io/kubernetes")
+_KWOK = Pin(MODULES / "kubernetes" / "go.mod", "sigs.k8s.io/kwok")
+_ETCD = Pin(MODULES / "etcd" / "go.mod", "go.etcd.io/etcd/server/v3")
+
+_KUBERNETES_SYMBOLS = (
+    "k8s.io/component-base/version.gitVersion=v{version}",
+    "k8s.io/component-base/version.gitMajor={major}",
+    "k8s.io/component-base/version.gitMinor={minor}",
+)
+_KWOK_SYMBOLS = ("sigs.k8s.io/kwok/pkg/consts.Version=v{version}",)
+_PROVIDER_MODULE = "github.com/pulumi/pulumi-kubernetes/provider/v4"
+
+
+def _kubernetes(name: str, seconds: float) -> Binary:
+    package = f"k8s.io/kubernetes/cmd/{name}"
+    return Binary(name, package, _KUBERNETES, seconds, _KUBERNETES_SYMBOLS, ("--version",))
+
+
+def _kwok(name: str, seconds: float) -> Binary:
+    return Binary(name, f"sigs.k8s.io/kwok/cmd/{name}", _KWOK, seconds, _KWOK_SYMBOLS, ("--version",))
+
+
+PULUMI = Binary(
+    name="pulumi",
+    package="github.com/pulumi/pulumi/pkg/v3/cmd/pulumi",
+    pin=_PULUMI,
+    seconds=150,
+    symbols=("github.com/pulumi/pulumi/sdk/v3/go/common/version.Version=v{version}",),
+    version_command=("version",),
+    accepts=_same_major_at_least,
+)
+LANGUAGE_HOST = Binary(
+    name="pulumi-language-python",
+    package="./language-host",
+    pin=_PULUMI,
+    seconds=2,
+    symbols=("main.version={version}",),
+    beside=(DependencyFile("github.com/pulumi/pulumi/sdk/v3", "python/cmd/pulumi-language-python-exec"),),
+)
+PROVIDER = Binary(
+    name="pulumi-resource-kubernetes",
+    package=".",
+    pin=_PROVIDER,
+    seconds=110,
+    symbols=(f"{_PROVIDER_MODULE}/pkg/version.Version=v{{version}}",),
+)
+KUBECTL = Binary(
+    name="kubectl",
+    package="k8s.io/kubernetes/cmd/kubectl",
+    pin=_KUBERNETES,
+    seconds=15,
+    symbols=_KUBERNETES_SYMBOLS,
+    version_command=("version", "--client"),
+    accepts=_supported_skew,
+)
+ETCD = Binary("etcd", "go.etcd.io/etcd/server/v3", _ETCD, 20, version_command=("--version",))
+
+CATALOG = (
+    Module(
+        folder=MODULES / "kubernetes",
+        binaries=(
+            _kubernetes("kube-apiserver", 160),
+            _kubernetes("kube-controller-manager", 40),
+            _kubernetes("kube-scheduler", 5),
+            KUBECTL,
+            _kwok("kwok", 10),
+            _kwok("kwokctl", 10),
+        ),
+        download_seconds=7,
+        build_bytes=3_000_000_000,
+    ),
+    Module(folder=MODULES / "etcd", binaries=(ETCD,), download_seconds=2, build_bytes=500_000_000),
+    Module(
+        folder=MODULES / "pulumi",
+        binaries=(PULUMI, LANGUAGE_HOST),
+        download_seconds=8,
+        build_bytes=2_500_000_000,
+        tags="osusergo,grpcnotrace",
+    ),
+    Module(
+        folder=MODULES / "provider",
+        binaries=(PROVIDER,),
+        download_seconds=5,
+        build_bytes=1_500_000_000,
+        embeds=(
+            DependencyFile(_PROVIDER_MODULE, "cmd/pulumi-resource-kubernetes/schema.json"),
+            DependencyFile(_PROVIDER_MODULE, "cmd/pulumi-resource-kubernetes/terraform-mapping.json"),
+        ),
+    ),
+)
+
+FROM_PYPI = ("traefik", "uv")

@@ -1,0 +1,63 @@
+"""A sandbox of the live tests' own, and what they need to fill it."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from lightkube import Client, KubeConfig
+from lightkube.models.meta_v1 import ObjectMeta
+from lightkube.resources.core_v1 import Namespace
+
+from sandbox.lifecycle import Sandbox, start, stop
+from sandbox.toolchain.ensure import Toolchain, ensure
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.live)
+
+
+@dataclass(frozen=True)
+class Started:
+    sandbox: Sandbox
+    seconds: float
+    steps: list[str]
+
+
+@pytest.fixture(scope="session")
+def toolchain() -> Toolchain:
+    return ensure()
+
+
+@pytest.fixture(scope="session")
+def started(toolchain: Toolchain, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
+    state = tmp_path_factory.mktemp("live") / "sandbox"
+    steps: list[str] = []
+    begin = time.monotonic()
+    sandbox = start(state, toolchain, steps.append, outlive_starter=False)
+    try:
+        yield Started(sandbox, time.monotonic() - begin, steps)
+    finally:
+        stop(state)
+
+
+@pytest.fixture(scope="session")
+def sandbox(started: Started) -> Sandbox:
+    return started.sandbox
+
+
+@pytest.fixture(scope="session")
+def cluster(sandbox: Sandbox) -> Client:
+    return Client(KubeConfig.from_file(sandbox.kubeconfig), trust_env=False)
+
+
+@pytest.fixture
+def namespace(cluster: Client) -> Iterator[str]:
+    made = cluster.create(Namespace(metadata=ObjectMeta(generateName="test-")))
+    assert made.metadata is not None
+    assert made.metadata.name is not None
+    yield made.metadata.name
+    cluster.delete(Namespace, made.metadata.name)

@@ -1,0 +1,41 @@
+"""The reference names every key there is, and the README's commands exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from config.settings import CanarySettings, Probe, ServiceSettings, Settings
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("model", [Settings, ServiceSettings, CanarySettings, Probe])
+def test_the_reference_names_every_configuration_key(model: type[BaseModel]) -> None:
+    reference = (ROOT / "docs/reference.md").read_text()
+
+    missing = [
+        field.alias for field in model.model_fields.values() if not re.search(rf"`[^`\n]*\b{field.alias}\b", reference)
+    ]
+
+    assert missing == []
+
+
+def test_every_make_target_of_the_documents_exists() -> None:
+    documents = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    named = {
+        target
+        for path in documents
+        for target in re.findall(r"(?:`|^\s*)make ([a-z-]+)", path.read_text(), re.MULTILINE)
+    }
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+    assert named <= targets
+    assert {"demo", "test"} <= named
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+        for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text()):
+            assert (path.parent / link).exists(), f"{path.relative_to(ROOT)} links to {link}"
