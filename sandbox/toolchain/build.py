@@ -14,8 +14,7 @@ from sandbox.toolchain.locate import Found, locate
 from sandbox.toolchain.progress import Estimate, Progress, Step, processors, roughly
 
 _INSTALL_SECONDS = 120.0  # the plugin is 40 MB
-_REMOVAL_SECONDS = 5.0
-_SLACK = 1.1  # of disk, for files that exist twice for a moment
+_REMOVAL_SECONDS = 15.0
 
 Tick = Callable[[], None]
 
@@ -42,14 +41,14 @@ def tasks(found: Mapping[str, Found]) -> list[Task]:
     return [
         *(_download(module, lists[module.name]) for module in modules),
         *(_build(module, binary, targets[module.name]) for module in modules for binary in lists[module.name]),
-        Task(Step("remove the build's caches", "build", _REMOVAL_SECONDS), lambda _: cache.discard_workspace()),
+        Task(Step("remove the build's caches", "build", _REMOVAL_SECONDS), cache.discard_workspace),
     ]
 
 
 def space(found: Mapping[str, Found]) -> int:
     """Return how many bytes of disk the build takes while it runs."""
     lists = missing(found)
-    return int(_SLACK * sum(module.build_bytes for module in CATALOG if module.name in lists))
+    return sum(module.build_bytes for module in CATALOG if module.name in lists)
 
 
 def _download(module: Module, binaries: list[Binary]) -> Task:
@@ -73,6 +72,10 @@ def _build(module: Module, binary: Binary, target: Path) -> Task:
             beside = cache.scratch() / "beside"
             shutil.copyfile(golang.dependency_file(file, module, binary.name, tick), beside)
             cache.place(beside, target / Path(file.path).name)
+        if binary.tests:
+            compiled = output.with_suffix(".test")
+            golang.run(["test", "-c", "-o", compiled, binary.package], module, binary.name, tick)
+            cache.place(compiled, target / compiled.name)
         cache.place(output, target / binary.name)
 
     return Task(Step(binary.name, "build", binary.seconds), work)
@@ -88,7 +91,9 @@ def complete(stream: TextIO) -> None:
     try:
         with cache.exclusive(progress.wait):
             progress.clear()
-            cache.discard_leftovers()
+            if cache.has_leftovers():
+                progress.note("Removing what an interrupted removal of build caches has left")
+                cache.discard_leftovers(lambda: None)
             # Another process may have built it meanwhile.
             found = locate()
             if PROVIDER.name not in found and PULUMI.name in found and found[PULUMI.name].origin == "installed":

@@ -90,17 +90,20 @@ def has_leftovers() -> bool:
     return os.access(_discarded(), os.F_OK)
 
 
-def discard_leftovers() -> None:
-    """Finish a removal that was interrupted."""
+def discard_leftovers(tick: Callable[[], None]) -> None:
+    """Finish a removal that was interrupted, calling `tick` all the while."""
+    for folder in _discarded().glob("*/*"):
+        shutil.rmtree(folder, ignore_errors=True)
+        tick()
     shutil.rmtree(_discarded(), ignore_errors=True)
 
 
-def discard_workspace() -> None:
-    """Remove the build's caches."""
-    discard_leftovers()
+def discard_workspace(tick: Callable[[], None]) -> None:
+    """Remove the build's caches, calling `tick` all the while."""
+    discard_leftovers(tick)
     # Renamed first: a half-removed module cache must not be taken for a whole one.
     workspace().rename(_discarded())
-    discard_leftovers()
+    discard_leftovers(tick)
 
 
 def scratch() -> Path:
@@ -134,7 +137,8 @@ def check_space(needed: int) -> None:
     free = shutil.disk_usage(folder()).free
     if free < needed and free + size(workspace()) < needed:
         raise ToolchainError(
-            f"Building needs {needed / 1e9:.1f} GB of disk, of which 0.7 GB stay; {folder()} has {free / 1e9:.1f} GB.\n"
+            f"Building needs {needed / 1e9:.1f} GB of disk, most of it for the time of the build; {folder()} has "
+            f"{free / 1e9:.1f} GB.\n"
             "Free some space, or set XDG_CACHE_HOME to a folder on a larger disk, and run it again."
         )
 

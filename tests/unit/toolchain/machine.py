@@ -21,7 +21,7 @@ fi
 case "$1" in
 env) /bin/cat "$GO/settings" ;;
 mod) echo "{\\"Dir\\": \\"$GO/dependency\\"}" ;;
-build)
+build | test)
     while [ "$1" != -o ]; do shift; done
     echo '#!/bin/sh' > "$2"
     if [ -e "$GO/hangs" ] && [ "$(/bin/cat "$GO/hangs")" = "$name" ]; then

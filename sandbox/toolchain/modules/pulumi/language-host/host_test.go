@@ -14,11 +14,11 @@ import (
 func TestVersionIsTheOneThatWasLinkedIn(t *testing.T) {
 	t.Parallel()
 	info, err := startHost(t, "").GetPluginInfo(t.Context(), &emptypb.Empty{})
-	if err != nil || info.Version != "1.2.3-test" {
+	if err != nil || info.Version != hostVersion {
 		t.Errorf("GetPluginInfo: %v, %v", info, err)
 	}
 	printed, err := exec.Command(hostBinary, "-version").Output()
-	if err != nil || strings.TrimSpace(string(printed)) != "1.2.3-test" {
+	if err != nil || strings.TrimSpace(string(printed)) != hostVersion {
 		t.Errorf("-version: %s, %v", printed, err)
 	}
 }
