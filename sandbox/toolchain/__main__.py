@@ -64,7 +64,7 @@ def _text(found: Mapping[str, Found], missing: list[str]) -> str:
     if missing:
         lines.append(
             f"To be built: {', '.join(missing)}\n"
-            f"This takes about {roughly(_seconds(found, missing))} and {build.space(found) / 1e9:.0f} GB of disk."
+            f"This takes about {roughly(_seconds(found, missing))} and {build.space(found) / 1e9:.1f} GB of disk."
         )
     return "\n".join(lines) + "\n"
 

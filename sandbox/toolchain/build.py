@@ -116,9 +116,9 @@ def _build_missing(found: Mapping[str, Found], stream: TextIO) -> None:
     steps = [task.step for task in todo]
     progress = Progress(steps, stream, resumed=cache.workspace().exists())
     progress.note(
-        f"Building {sum(map(len, names.values()))} programs, once: about "
-        f"{roughly(Estimate(steps, processors()).remaining())}, and {space(found) / 1e9:.0f} GB of disk meanwhile, "
-        f"in {cache.folder()}"
+        f"Building {', '.join(binary.name for binaries in names.values() for binary in binaries)}, once.\n"
+        f"This takes about {roughly(Estimate(steps, processors()).remaining())}, and {space(found) / 1e9:.1f} GB of "
+        f"disk meanwhile, in {cache.folder()}"
     )
     shutil.rmtree(cache.scratch(), ignore_errors=True)  # of steps that were interrupted: up to 1 GB each
     for task in todo:

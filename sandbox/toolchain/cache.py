@@ -38,7 +38,7 @@ def sources(module: Module) -> list[Path]:
         found += [
             Path(path, name).relative_to(module.folder)
             for name in files
-            if name in {"go.mod", "go.sum"} or (name.endswith(".go") and not name.endswith("_test.go"))
+            if name in {"go.mod", "go.sum"} or name.endswith(".go")
         ]
     return sorted(found)
 
