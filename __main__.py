@@ -14,13 +14,12 @@ def main() -> None:
     """Declare the stack's objects."""
     project = pulumi.get_project()
     settings = _settings(f"{project}:")
-    depends_on: list[pulumi.Resource] = []
+    before: list[pulumi.Resource] = []
     if settings.create_namespace:
-        depends_on.append(KubernetesObject(namespace(settings.namespace), pulumi.ResourceOptions()))
-    args = CanaryServiceArgs(settings, part_of=project, secret_env=is_config_secret(f"{project}:services"))
-    services = {
-        name: CanaryService(name, args, pulumi.ResourceOptions(depends_on=depends_on)) for name in settings.services
-    }
+        # Never deleted with the stack or its flag: others may have put things into it.
+        before.append(KubernetesObject(namespace(settings.namespace), pulumi.ResourceOptions(retain_on_delete=True)))
+    args = CanaryServiceArgs(settings, part_of=project, secret=is_config_secret(f"{project}:services"))
+    services = {name: CanaryService(name, args, after=before) for name in settings.services}
     pulumi.export("host", settings.host)
     pulumi.export("namespace", settings.namespace)
     pulumi.export("router", settings.router)

@@ -13,7 +13,7 @@ from routing.split import TOTAL_WEIGHT, Track
 from workload.labels import labels, object_name
 from workload.manifests import deployment, service
 
-# Waiting for pods is worth it: a Deployment is awaited until its new pods are ready. Waiting for the other kinds is not
+# A Deployment is awaited until its pods are ready, if they get traffic. Waiting for the other kinds is not worth it
 # (docs/adr/0003-await.md): for a Service the provider waits 10 s in which nothing happens, for an Ingress until the
 # controller publishes an address, and then it takes for the outcome what its watch saw last, even the old object.
 SKIP_AWAIT: Final = {"pulumi.com/skipAwait": "true"}
@@ -24,13 +24,13 @@ class CanaryServiceArgs:
     """What a CanaryService is made of.
 
     `settings` is the whole stack's configuration, in which the service stands under the component's name. `part_of`
-    names the application for the `app.kubernetes.io/part-of` label. `secret_env` hides the values of environment
-    variables from previews and state, because the configuration that holds them is encrypted.
+    names the application for the `app.kubernetes.io/part-of` label. `secret` hides what runs in the pods (environment,
+    commands) from previews and state, because the configuration that holds it is encrypted.
     """
 
     settings: Settings
     part_of: str
-    secret_env: bool = False
+    secret: bool = False
 
 
 class CanaryService(pulumi.ComponentResource):
@@ -38,19 +38,27 @@ class CanaryService(pulumi.ComponentResource):
 
     Created in the order Service, Deployment, route: traffic is routed when the pods are ready. Pulumi deletes in the
     reverse order and after all updates: on the way down the route goes first, then the pods, which serve on while they
-    drain, then the Service; and a promoted stable is ready before the canary goes.
+    drain, then the Service; and a promoted stable is ready before the canary goes. At weight 0 nothing waits for the
+    canary's pods, so that a broken canary cannot hold up the way back.
 
     `state` holds, as a stack output, per track the image, the replicas and the weight (percent), the URL and the
     configuration key that the weight comes from.
+
+    The objects are made after those in `after`: `depends_on` of a component does not hold for its children.
     """
 
     state: dict[str, Any]
 
-    def __init__(self, name: str, args: CanaryServiceArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        args: CanaryServiceArgs,
+        opts: pulumi.ResourceOptions | None = None,
+        after: Sequence[pulumi.Resource] = (),
+    ) -> None:
         super().__init__("canary:index:CanaryService", name, None, opts)
         self._args = args
-        # `depends_on` of a component does not hold for its children.
-        self._after = list(opts.depends_on or []) if opts and isinstance(opts.depends_on, list) else []
+        self._after = after
         declared = args.settings.services[name]
         tracks = [Track.STABLE, Track.CANARY] if declared.canary else [Track.STABLE]
         if declared.canary and declared.canary.image == declared.image:
@@ -66,8 +74,12 @@ class CanaryService(pulumi.ComponentResource):
         exposed = service(args.settings, name, track, args.part_of)
         exposed["metadata"]["annotations"] = dict(SKIP_AWAIT)
         pods = deployment(args.settings, name, track, args.part_of)
-        if args.secret_env:
-            pods = _with_secret_env(pods)
+        weight, _ = args.settings.canary_weight_of(name)
+        if track is Track.CANARY and weight == 0:
+            # Nothing may stand between the user and weight 0, least of all a canary that does not become ready.
+            pods["metadata"]["annotations"] = dict(SKIP_AWAIT)
+        if args.secret:
+            pods["spec"]["template"]["spec"] = pulumi.Output.secret(pods["spec"]["template"]["spec"])
         return self._object(pods, [self._object(exposed, self._after)])
 
     def _route(self, name: str, pods: dict[str, KubernetesObject]) -> None:
@@ -84,14 +96,6 @@ class CanaryService(pulumi.ComponentResource):
 
     def _object(self, manifest: Manifest, depends_on: Sequence[pulumi.Resource]) -> KubernetesObject:
         return KubernetesObject(manifest, pulumi.ResourceOptions(parent=self, depends_on=list(depends_on)))
-
-
-def _with_secret_env(manifest: Manifest) -> Manifest:
-    pod = manifest["spec"]["template"]["spec"]
-    for container in pod["containers"]:
-        if "env" in container:
-            container["env"] = pulumi.Output.secret(container["env"])
-    return manifest
 
 
 def _state(settings: Settings, name: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Final, get_args
+from typing import Any, Final, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -71,11 +71,11 @@ def load(raw: Mapping[str, str], secret_keys: Iterable[str] = ()) -> Settings:
 
 def _decoded(key: str, value: str) -> object:
     field = _fields(Settings).get(key)
-    if field is None or _model_of(field) is None:
+    if field is None or _model_of(field.annotation) is None:
         return value
     try:
         return json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return value
 
 
@@ -84,44 +84,66 @@ def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
 
 
 def _model_of(annotation: object) -> type[BaseModel] | None:
-    """Return the model inside a field's type, such as the one in `dict[str, Model]` or `Model | None`."""
-    if isinstance(annotation, FieldInfo):
-        return _model_of(annotation.annotation)
+    """Return the model inside a type, such as the one in `dict[str, Model]` or `Model | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next(filter(None, map(_model_of, get_args(annotation))), None)
 
 
-def _problem(details: Any, secret: frozenset[str]) -> Problem:  # noqa: ANN401 - pydantic's ErrorDetails
-    location = [str(part) for part in details["loc"] if part != "[key]"]
-    parent: type[BaseModel] = Settings
+def _is_container(annotation: object) -> bool:
+    """Tell whether a type is a map or list, whose own keys or numbers stand in a path before those of its model."""
+    return get_origin(annotation) in {dict, tuple} or any(map(_is_container, get_args(annotation)))
+
+
+def _resolved(location: Sequence[str | int]) -> tuple[type[BaseModel], FieldInfo | None, bool]:
+    """Return the model that a path leads into, the last field on it, and whether the path ends at that field."""
+    model: type[BaseModel] = Settings
     field: FieldInfo | None = None
+    exact, is_key_of_user = False, False
     for part in location:
-        known = _fields(parent)
-        if part in known:
-            field = known[part]
-            parent = _model_of(field) or parent
+        if is_key_of_user:
+            is_key_of_user, exact = False, False
+            continue
+        found = _fields(model).get(str(part))
+        if found is None:
+            exact = False
+            break
+        field, exact = found, True
+        is_key_of_user = _is_container(found.annotation)
+        model = _model_of(found.annotation) or model
+    return model, field, exact
+
+
+def _problem(details: Any, secret: frozenset[str]) -> Problem:  # noqa: ANN401 - pydantic's ErrorDetails
+    location: list[str | int] = list(details["loc"])
+    is_key = location[-1] == "[key]" and details["type"] != "extra_forbidden"
+    if is_key:
+        location.pop()
     if details["type"] == "extra_forbidden":
-        return _unknown_key(location, details["input"], _fields(parent), secret)
-    if field is None:  # not reached: the root is always a mapping whose keys are fields or unknown
-        raise AssertionError(location)
+        return _unknown_key(location, details["input"], secret)
+    _, field, exact = _resolved(location)
+    allowed = (field.description if field else None) or "a map"
     value = "(missing)" if details["type"] == "missing" else _shown(details["input"], location, secret)
-    example = field.examples[0] if field.examples else "VALUE"
-    allowed = field.description or ""
-    if "[key]" in details["loc"]:
-        return Problem(_dotted(location), value, allowed, _remove(location))
-    return Problem(_dotted(location), value, allowed, _set(location, example))
+    if field and field.examples and exact and not is_key:
+        fix = _set(location, field.examples[0])
+    elif len(location) == 1:  # `services`, which cannot be removed
+        fix = _set([*location, "my-service", "image"], "registry.example/team/app:1.4.2")
+    else:
+        fix = _remove(location)
+    return Problem(_dotted(location), value, allowed, fix)
 
 
-def _unknown_key(location: list[str], value: object, known: Mapping[str, FieldInfo], secret: frozenset[str]) -> Problem:
-    near = get_close_matches(location[-1], known, n=1)
+def _unknown_key(location: list[str | int], value: object, secret: frozenset[str]) -> Problem:
+    known = _fields(_resolved(location[:-1])[0])
+    near = get_close_matches(str(location[-1]), known, n=1)
     allowed = f"no such key; known here: {', '.join(known)}"
     fix = _remove(location)
     if near:
         allowed = f"no such key; did you mean {near[0]}? Known here: {', '.join(known)}"
-        example = known[near[0]].examples or ["VALUE"]
-        shown = value if _is_scalar(value) and location[0] not in secret else example[0]
-        fix = f"{_set([*location[:-1], near[0]], shown)} && {fix}"
+        example = known[near[0]].examples
+        if example:
+            shown = value if isinstance(value, str | int | float) and location[0] not in secret else example[0]
+            fix = f"{_set([*location[:-1], near[0]], shown)} && {fix}"
     return Problem(_dotted(location), _shown(value, location, secret), allowed, fix)
 
 
@@ -134,14 +156,14 @@ def _contradictions(values: Mapping[str, object], secret: frozenset[str]) -> Ite
     router = ROUTERS.get(str(values.get("router", Settings.model_fields["router"].default)))
     routed: dict[str, str] = {}
     for name, service in services.items():
-        location = ["services", name]
+        location: list[str | int] = ["services", name]
         path = _map(service).get("path")
         other = routed.setdefault(path.rstrip("/") or "/", name) if isinstance(path, str) else name
         if other != name:
             yield Problem(
                 _dotted([*location, "path"]),
                 _shown(path, location, secret),
-                f"a path that no other service on this host has; {other} has it already",
+                f"a path that no other service on this host has, whatever its pathType; {other} has it already",
                 _set([*location, "path"], f"/{name}"),
             )
         canary = _map(_map(service).get("canary"))
@@ -157,7 +179,7 @@ def _contradictions(values: Mapping[str, object], secret: frozenset[str]) -> Ite
 
 
 def _header_problems(
-    router: Router, location: list[str], header: Mapping[str, object], secret: frozenset[str]
+    router: Router, location: list[str | int], header: Mapping[str, object], secret: frozenset[str]
 ) -> Iterator[Problem]:
     if Feature.HEADER not in router.features:
         able = [name for name, other in ROUTERS.items() if Feature.HEADER in other.features]
@@ -171,6 +193,7 @@ def _header_problems(
     syntax = router.header_syntax
     for part, pattern, example in (("name", syntax.name, "X-Canary"), ("value", syntax.value, "true")):
         value = header.get(part)
+        value = str(value) if isinstance(value, float) else value
         if isinstance(value, str) and not pattern.fullmatch(value):
             allowed = f"{syntax.rule} (router {router.name} silently ignores others)"
             shown = _shown(value, location, secret)
@@ -181,30 +204,34 @@ def _map(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _is_scalar(value: object) -> bool:
-    return isinstance(value, str | int | float | bool)
-
-
-def _shown(value: object, location: Sequence[str], secret: frozenset[str]) -> str:
+def _shown(value: object, location: Sequence[str | int], secret: frozenset[str]) -> str:
     if location[0] in secret:
         return "(secret)"
-    plain = isinstance(value, str) and re.fullmatch(r"\S+", value)
+    plain = isinstance(value, str) and value.isascii() and re.fullmatch(r"\S+", value)
     text = str(value) if plain else json.dumps(value, default=str)
     return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
 
 
-def _dotted(location: Sequence[str]) -> str:
+def _dotted(location: Sequence[str | int]) -> str:
     """Write a path as `pulumi config set --path` reads it."""
-    parts = [part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else f'["{part}"]' for part in location]
-    return ".".join(parts).replace(".[", "[")
+    text = ""
+    for part in location:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif re.fullmatch(r"[A-Za-z0-9_-]+", part):
+            text += f".{part}"
+        else:
+            text += f"[{json.dumps(part)}]"
+    return text.removeprefix(".")
 
 
-def _set(location: Sequence[str], value: object) -> str:
+def _set(location: Sequence[str | int], value: object) -> str:
     option = "" if len(location) == 1 else "--path "
     text = value if isinstance(value, str) else json.dumps(value)
-    return f"pulumi config set {option}{shlex.quote(_dotted(location))} {shlex.quote(text)}"
+    end_of_options = "-- " if text.startswith("-") else ""
+    return f"pulumi config set {option}{end_of_options}{shlex.quote(_dotted(location))} {shlex.quote(text)}"
 
 
-def _remove(location: Sequence[str]) -> str:
+def _remove(location: Sequence[str | int]) -> str:
     option = "" if len(location) == 1 else "--path "
     return f"pulumi config rm {option}{shlex.quote(_dotted(location))}"

@@ -1,14 +1,14 @@
 """The stack configuration as frozen models; what is wrong with it is told all at once.
 
 Each field's description says what is allowed and its first example is a value that works: error messages are made of
-both. No I/O: `load` takes the raw values.
+both. A field without an example is no scalar, so no single command sets it. No I/O: `config.loader` takes raw values.
 """
 
 import math
 import re
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 from pydantic.alias_generators import to_camel
 
 from routing.registry import ROUTERS
@@ -21,17 +21,36 @@ DNS_LABEL: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 # Service names are RFC 1035 labels of at most 63 characters, and `-canary` is appended to ours.
 SERVICE_NAME: Final = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 SERVICE_NAME_LENGTH: Final = 63 - len("-canary")
-HOST: Final = r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+_LABEL: Final = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+HOST: Final = rf"^(\*\.)?({_LABEL}\.)*[a-z]([-a-z0-9]{{0,61}}[a-z0-9])?$"
+"""DNS name, perhaps with a wildcard; its last label begins with a letter, as an IP address does not."""
+
+OBJECT_NAME: Final = rf"^{_LABEL}(\.{_LABEL})*$"
+"""RFC 1123 subdomain, which names most objects."""
+
+QUALIFIED_NAME: Final = rf"^({_LABEL}(\.{_LABEL})*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?$"
+"""Key of a label, an annotation or a resource, with or without a prefix."""
+
+LABEL_VALUE: Final = r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
 IMAGE: Final = (
     r"^[a-z0-9]+([._-]+[a-z0-9]+)*(\.[a-z0-9]+)*(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*"
     r"(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[a-f0-9]{64})?$"
 )
-QUANTITY: Final = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"
+QUANTITY: Final = r"^[0-9]{1,15}(\.[0-9]{1,9})?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)?$"
 # ingress-nginx refuses other characters when `strict-validate-path-type` is on, which is its default; the API server
 # refuses empty and relative segments.
 PATH: Final = re.compile(r"/|(/[A-Za-z0-9._-]+)+/?")
 ENV_NAME: Final = r"^[A-Za-z_][A-Za-z0-9_.-]*$"
-RESERVED_ANNOTATIONS: Final = "nginx.ingress.kubernetes.io/canary"
+PROBE_PATH: Final = r"^/[\x21-\x7e]*$"
+RESERVED_ANNOTATIONS: Final = ("nginx.ingress.kubernetes.io/canary", "kubernetes.io/ingress.class", "pulumi.com/")
+INT32: Final = 2**31 - 1
+"""The API server holds counts and times as 32-bit numbers."""
+
+_UNITS: Final = {"": 1.0, "m": 1e-3} | {
+    unit + suffix: float(base**power)
+    for suffix, base in (("", 1000), ("i", 1024))
+    for power, unit in enumerate(("k" if not suffix else "K", "M", "G", "T", "P"), start=1)
+}
 
 
 def _whole_number(value: object) -> object:
@@ -81,6 +100,26 @@ def _own_annotations(value: dict[str, str]) -> dict[str, str]:
     return value
 
 
+def _amount(quantity: str) -> float:
+    digits = quantity.rstrip("".join(_UNITS))
+    return float(digits) * _UNITS[quantity[len(digits) :]]
+
+
+def _template_patch(value: dict[str, Any]) -> dict[str, Any]:
+    """Let through what can be merged without taking away what the component stands on."""
+    metadata, spec = value.get("metadata", {}), value.get("spec", {})
+    labels = metadata.get("labels", {}) if isinstance(metadata, dict) else None
+    containers = spec.get("containers", []) if isinstance(spec, dict) else None
+    named = isinstance(containers, list) and all(
+        isinstance(container, dict) and isinstance(container.get("name"), str) for container in containers
+    )
+    if value.keys() - {"metadata", "spec"} or not isinstance(labels, dict) or not named:
+        raise ValueError("not a patch of a pod template")
+    if labels.keys() & {"app", "version"}:
+        raise ValueError("the selector's labels")
+    return value
+
+
 WholeNumber = Annotated[int, BeforeValidator(_whole_number)]
 Text = Annotated[str, BeforeValidator(_text)]
 Image = Annotated[str, StringConstraints(pattern=IMAGE)]
@@ -88,7 +127,11 @@ Weight = Annotated[WholeNumber, Field(ge=0, le=TOTAL_WEIGHT)]
 Path = Annotated[str, AfterValidator(_path)]
 EnvName = Annotated[str, StringConstraints(pattern=ENV_NAME)]
 Quantity = Annotated[str, BeforeValidator(_text), StringConstraints(pattern=QUANTITY)]
-ObjectName = Annotated[str, StringConstraints(pattern=HOST, max_length=253)]
+ObjectName = Annotated[str, StringConstraints(pattern=OBJECT_NAME, max_length=253)]
+QualifiedName = Annotated[str, StringConstraints(pattern=QUALIFIED_NAME, max_length=317)]
+LabelValue = Annotated[str, BeforeValidator(_text), StringConstraints(pattern=LABEL_VALUE)]
+Count = Annotated[WholeNumber, Field(ge=1, le=INT32)]
+Seconds = Annotated[WholeNumber, Field(ge=1, le=INT32)]
 ServiceName = Annotated[str, StringConstraints(pattern=SERVICE_NAME, max_length=SERVICE_NAME_LENGTH)]
 
 WEIGHT_RULE: Final = f"a whole number of percent from 0 to {TOTAL_WEIGHT}"
@@ -113,37 +156,31 @@ class CanarySettings(Model):
     """The version on trial; env holds the differences from stable only."""
 
     image: Image = Field(description=IMAGE_RULE, examples=["registry.example/team/app:1.5.0"])
-    replicas: Annotated[WholeNumber, Field(ge=1)] | None = Field(
-        None, description="a whole number of pods, at least 1", examples=["1"]
-    )
+    replicas: Count | None = Field(None, description="a whole number of pods, at least 1", examples=["1"])
     weight: Weight | None = Field(None, description=WEIGHT_RULE, examples=["10"])
-    header: CanaryHeader | None = Field(None, description="a header's name and value", examples=['{"name":"X-Canary"}'])
-    env: dict[EnvName, Text] = Field({}, description=ENV_RULE, examples=["{}"])
+    header: CanaryHeader | None = Field(None, description="a header's name and value")
+    env: dict[EnvName, Text] = Field({}, description=ENV_RULE)
 
 
 class Probe(Model):
     """How the kubelet asks a pod. Without a path it only connects to the port. Times are seconds."""
 
-    path: Path | None = Field(None, description="an HTTP path that starts with /", examples=["/healthz"])
-    initial_delay_seconds: Annotated[WholeNumber, Field(ge=0)] = Field(
+    path: Annotated[str, StringConstraints(pattern=PROBE_PATH)] | None = Field(
+        None, description="an HTTP path that starts with /", examples=["/healthz"]
+    )
+    initial_delay_seconds: Annotated[WholeNumber, Field(ge=0, le=INT32)] = Field(
         0, description="a whole number of seconds, at least 0", examples=["0"]
     )
-    period_seconds: Annotated[WholeNumber, Field(ge=1)] = Field(
-        5, description="a whole number of seconds, at least 1", examples=["5"]
-    )
-    timeout_seconds: Annotated[WholeNumber, Field(ge=1)] = Field(
-        2, description="a whole number of seconds, at least 1", examples=["2"]
-    )
-    failure_threshold: Annotated[WholeNumber, Field(ge=1)] = Field(
-        3, description="a whole number of failures, at least 1", examples=["3"]
-    )
+    period_seconds: Seconds = Field(5, description="a whole number of seconds, at least 1", examples=["5"])
+    timeout_seconds: Seconds = Field(2, description="a whole number of seconds, at least 1", examples=["2"])
+    failure_threshold: Count = Field(3, description="a whole number of failures, at least 1", examples=["3"])
 
 
 class Probes(Model):
     """Readiness decides whether a pod gets requests, liveness whether it is restarted."""
 
-    readiness: Probe = Field(Probe(), description="a probe", examples=['{"path":"/healthz"}'])
-    liveness: Probe = Field(Probe(), description="a probe", examples=['{"path":"/healthz"}'])
+    readiness: Probe = Field(Probe(), description="a probe")
+    liveness: Probe = Field(Probe(), description="a probe")
 
 
 class Resources(Model):
@@ -152,14 +189,18 @@ class Resources(Model):
     No CPU limit by default: throttling costs latency, and the request already keeps the share.
     """
 
-    requests: dict[str, Quantity] = Field(
+    requests: dict[QualifiedName, Quantity] = Field(
         {"cpu": "100m", "memory": "128Mi"},
         description="a map from resource to quantity",
-        examples=['{"cpu":"100m"}'],
     )
-    limits: dict[str, Quantity] = Field(
-        {"memory": "256Mi"}, description="a map from resource to quantity", examples=['{"memory":"256Mi"}']
-    )
+    limits: dict[QualifiedName, Quantity] = Field({"memory": "256Mi"}, description="a map from resource to quantity")
+
+    @model_validator(mode="after")
+    def _requests_within_limits(self) -> Self:
+        for name in self.requests.keys() & self.limits.keys():
+            if _amount(self.requests[name]) > _amount(self.limits[name]):
+                raise ValueError("a request above its limit")
+        return self
 
 
 class ObjectReference(Model):
@@ -171,8 +212,14 @@ class ObjectReference(Model):
 class EnvFrom(Model):
     """Takes all of a ConfigMap or Secret as environment variables."""
 
-    config_map_ref: ObjectReference | None = Field(None, description="the name of a ConfigMap", examples=["{}"])
-    secret_ref: ObjectReference | None = Field(None, description="the name of a Secret", examples=["{}"])
+    config_map_ref: ObjectReference | None = Field(None, description="the name of a ConfigMap")
+    secret_ref: ObjectReference | None = Field(None, description="the name of a Secret")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.config_map_ref is None) == (self.secret_ref is None):
+            raise ValueError("not exactly one")
+        return self
 
 
 class ServiceSettings(Model):
@@ -185,17 +232,19 @@ class ServiceSettings(Model):
     port: Annotated[WholeNumber, Field(ge=1, le=65535)] = Field(
         description="a port from 1 to 65535, on which the container listens", examples=["8080"]
     )
-    replicas: Annotated[WholeNumber, Field(ge=1)] = Field(
+    replicas: Count = Field(
         2,
         description="a whole number of pods, at least 1 (stable must be able to take everything back)",
         examples=["2"],
     )
     image: Image = Field(description=IMAGE_RULE, examples=["registry.example/team/app:1.4.2"])
-    canary: CanarySettings | None = Field(None, description="the canary's settings, or absent", examples=["{}"])
-    env: dict[EnvName, Text] = Field({}, description=ENV_RULE, examples=["{}"])
-    env_from: tuple[EnvFrom, ...] = Field((), description="a list of configMapRef or secretRef", examples=["[]"])
-    probes: Probes = Field(Probes(), description="readiness and liveness probes", examples=["{}"])
-    resources: Resources = Field(Resources(), description="requests and limits", examples=["{}"])
+    canary: CanarySettings | None = Field(None, description="the canary's settings, or absent")
+    env: dict[EnvName, Text] = Field({}, description=ENV_RULE)
+    env_from: tuple[EnvFrom, ...] = Field(
+        (), description="a list, each entry with exactly one of configMapRef and secretRef"
+    )
+    probes: Probes = Field(Probes(), description="readiness and liveness probes")
+    resources: Resources = Field(Resources(), description="requests and limits, no request above its limit")
     # Above the slowest router's sync (ingress-nginx: 4.3 s), so that no request is sent to a pod that has gone.
     drain_seconds: Annotated[WholeNumber, Field(ge=0, le=300)] = Field(
         10,
@@ -205,15 +254,16 @@ class ServiceSettings(Model):
     service_account_name: ObjectName | None = Field(
         None, description="the name of a service account, whose token is then mounted", examples=["app"]
     )
-    image_pull_secrets: tuple[ObjectName, ...] = Field((), description="a list of Secret names", examples=["[]"])
-    node_selector: dict[str, Text] = Field({}, description="a map from node label to value", examples=["{}"])
-    annotations: Annotated[dict[str, Text], AfterValidator(_own_annotations)] = Field(
+    image_pull_secrets: tuple[ObjectName, ...] = Field((), description="a list of Secret names")
+    node_selector: dict[QualifiedName, LabelValue] = Field({}, description="a map from node label to value")
+    annotations: Annotated[dict[QualifiedName, Text], AfterValidator(_own_annotations)] = Field(
         {},
-        description=f"a map of annotations for the Ingress, except {RESERVED_ANNOTATIONS}*",
-        examples=["{}"],
+        description="a map of annotations for the Ingress, except " + ", ".join(RESERVED_ANNOTATIONS),
     )
-    pod_template_patch: dict[str, Any] = Field(
-        {}, description="a map that is merged into the pod template", examples=["{}"]
+    pod_template_patch: Annotated[dict[str, Any], AfterValidator(_template_patch)] = Field(
+        {},
+        description="a map of metadata and spec that is merged into the pod template; it keeps the labels app and "
+        "version, and containers have a name",
     )
 
 
@@ -238,9 +288,9 @@ class Settings(Model):
     )
     canary_weight: Weight = Field(0, description=WEIGHT_RULE, examples=["20"])
     services: dict[ServiceName, ServiceSettings] = Field(
+        min_length=1,
         description=f"a map from service name (a lower-case letter, then letters, digits and '-', at most "
         f"{SERVICE_NAME_LENGTH}) to its settings",
-        examples=["{}"],
     )
 
     def canary_weight_of(self, name: str) -> tuple[int, str]:

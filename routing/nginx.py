@@ -96,7 +96,7 @@ def _ingress(split: Split, track: Track, backend: Backend, annotations: dict[str
         "name": split.name + suffix,
         "namespace": split.namespace,
         "labels": {"app": split.name, "version": str(track)},
-        "annotations": annotations,
+        "annotations": dict(annotations),
     }
     return {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": metadata, "spec": spec}
 

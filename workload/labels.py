@@ -39,4 +39,4 @@ def image_version(image: str) -> str:
     reference, _, digest = image.partition("@sha256:")
     tag = reference.rpartition("/")[2].partition(":")[2]
     version = tag or digest[:12] or "latest"
-    return re.sub(r"[^A-Za-z0-9]+$", "", version[:_LABEL_LENGTH])
+    return re.sub(r"^[^A-Za-z0-9]+|[^A-Za-z0-9]+$", "", version[:_LABEL_LENGTH])

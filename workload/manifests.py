@@ -137,8 +137,9 @@ def merged(base: Manifest, patch: Manifest) -> Manifest:
     for key, value in patch.items():
         if value is None:
             result.pop(key, None)
-        elif isinstance(value, dict) and isinstance(result.get(key), dict):
-            result[key] = merged(result[key], value)
+        elif isinstance(value, dict):
+            known = result.get(key)
+            result[key] = merged(known if isinstance(known, dict) else {}, value)
         elif _named(value) and _named(result.get(key)):
             result[key] = _merged_by_name(result[key], value)
         else:

@@ -230,3 +230,76 @@ def test_what_pulumi_turned_into_numbers_and_booleans_is_text_again_for_kubernet
 
 def test_an_empty_tls_secret_means_none() -> None:
     assert load(raw(tlsSecretName="")).tls_secret_name is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"resources": {"requests": {"memory": "1Gi"}}},
+        {"resources": {"requests": {"me mory": "1Gi"}}},
+        {"envFrom": [{}]},
+        {"envFrom": [{"configMapRef": {"name": "a"}, "secretRef": {"name": "b"}}]},
+        {"serviceAccountName": "*.x"},
+        {"imagePullSecrets": ["a b"]},
+        {"nodeSelector": {"a b": "c"}},
+        {"nodeSelector": {"a": "c!"}},
+        {"annotations": {"a b!": "c"}},
+        {"annotations": {"kubernetes.io/ingress.class": "other"}},
+        {"replicas": 10**30},
+        {"probes": {"readiness": {"periodSeconds": 10**12}}},
+        {"canary": CANARY | {"header": {"name": "X-Canary", "value": 1e22}}},
+    ],
+)
+def test_what_the_api_server_or_router_would_refuse_is_refused_before(change: dict[str, object]) -> None:
+    assert problems(raw({"auth-service": SERVICE | change}))
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        {"spec": None},
+        {"metadata": None},
+        {"metadata": {"labels": {"version": "canary"}}},
+        {"metadata": {"labels": None}},
+        {"spec": {"containers": None}},
+        {"spec": {"containers": [{"image": "nameless"}]}},
+        {"spec": {"containers": [{"name": ["x"]}]}},
+        {"replicas": 3},
+    ],
+)
+def test_a_patch_cannot_take_away_what_the_component_stands_on(patch: dict[str, object]) -> None:
+    assert "services.auth-service.podTemplatePatch" in problems(
+        raw({"auth-service": SERVICE | {"podTemplatePatch": patch}})
+    )
+
+
+@pytest.mark.parametrize("host", ["10.0.0.1", "a" * 64 + ".local", "a..b", "-a.b", "*"])
+def test_a_host_that_is_no_dns_name_is_refused(host: str) -> None:
+    assert "host" in problems(raw(host=host))
+
+
+@pytest.mark.parametrize("services", ["{}", "fifty", "[" * 100_000])
+def test_no_fix_takes_all_services_away(services: str) -> None:
+    problem = problems(raw() | {"services": services})["services"]
+
+    assert problem.fix.startswith("pulumi config set --path services.my-service.")
+
+
+@pytest.mark.parametrize("name", ["canary", "probes", "resources", "services"])
+def test_a_service_may_be_called_as_a_key_is(name: str) -> None:
+    problem = problems(raw({name: SERVICE | {"env": {"port": None}, "weight": 5}}))
+
+    assert problem[f"services.{name}.env.port"].allowed == "a map from environment variable name to value"
+    assert "no such key" in problem[f"services.{name}.weight"].allowed
+
+
+def test_a_fix_names_list_entries_and_negative_values_as_the_cli_reads_them() -> None:
+    service = SERVICE | {"envFrom": [{"secretRef": {}}]}
+
+    found = problems(raw({"auth-service": service}, canaryWieght="-5"))
+
+    assert (
+        "'services.auth-service.envFrom[0].secretRef.name' app-settings"
+        in found["services.auth-service.envFrom[0].secretRef.name"].fix
+    )
+    assert found["canaryWieght"].fix == "pulumi config set -- canaryWeight -5 && pulumi config rm canaryWieght"

@@ -131,9 +131,25 @@ def test_env_of_an_encrypted_configuration_stays_secret(recorder: Recorder) -> N
 
     run(config, ("macromind:services",))
 
-    # The mock hands a secret over as a mark on the property that holds it.
+    # The mock hands a secret over as a mark on the topmost property that holds it.
     assert pulumi.runtime.rpc._special_sig_key in recorder.registered["Deployment", "auth-service"]["spec"]  # noqa: SLF001 - the protocol's mark
     assert pulumi.runtime.rpc._special_sig_key not in recorder.registered["Ingress", "auth-service"]["spec"]  # noqa: SLF001 - likewise
+
+
+def test_nothing_waits_for_the_pods_of_a_canary_at_weight_0(recorder: Recorder) -> None:
+    run(changed(stack("dev"), "auth-service", canary={"image": "macromind/auth-service:1.5.0", "weight": 0}))
+
+    awaited = {
+        name: "pulumi.com/skipAwait" not in manifest["metadata"].get("annotations", {})
+        for (kind, name), manifest in recorder.registered.items()
+        if kind == "Deployment" and "nutrition" not in name
+    }
+    assert awaited == {
+        "auth-service": True,
+        "auth-service-canary": False,
+        "meal-planner-service": True,
+        "meal-planner-service-canary": True,
+    }
 
 
 def test_a_bad_configuration_registers_nothing_and_ends_without_traceback(recorder: Recorder) -> None:

@@ -58,6 +58,7 @@ def test_objects_carry_the_recommended_labels() -> None:
         ("app:1.0@sha256:" + "0" * 64, "1.0"),
         ("app:" + "a" * 62 + "-b", "a" * 62),
         ("app:_", ""),
+        ("app:_1.0", "1.0"),
     ],
 )
 def test_the_version_label_is_the_tag_as_kubernetes_takes_it(image: str, version: str) -> None:
@@ -169,6 +170,7 @@ def test_a_pod_template_patch_adds_a_volume_to_the_container_that_is_there() -> 
     [
         ({"a": 1, "b": 2}, {"b": None}, {"a": 1}),
         ({"a": {"b": 1, "c": 2}}, {"a": {"c": 3}}, {"a": {"b": 1, "c": 3}}),
+        ({}, {"a": {"b": None, "c": 1}}, {"a": {"c": 1}}),
         ({"args": ["a"]}, {"args": ["b", "c"]}, {"args": ["b", "c"]}),
         ({"c": [{"name": "x", "v": 1}]}, {"c": [{"name": "y"}]}, {"c": [{"name": "x", "v": 1}, {"name": "y"}]}),
     ],
