@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -21,7 +22,8 @@ from rich.table import Table
 
 from benchmarks.measure import Cost, cost_of
 from benchmarks.projects import minimal, product
-from demo.stack import CHECKOUT, StackCopy
+from demo.stack import CHECKOUT, StackCopy, StackError
+from sandbox.command_line import Parser
 from sandbox.errors import SandboxError
 from sandbox.lifecycle import start, stop
 from sandbox.toolchain.ensure import ensure
@@ -51,7 +53,7 @@ class Result:
 
 def main() -> int:
     """Measure, print a table and write the report; return the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m benchmarks", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sizes", type=int, nargs="+", choices=REPETITIONS, default=list(REPETITIONS), metavar="N")
@@ -72,16 +74,22 @@ def main() -> int:
                 results = [r for n in sizes for r in _measured(Path(folder), n, environment, report)]
             finally:
                 stop(state)
-    except (SandboxError, ToolchainError) as error:
+    except (SandboxError, StackError, ToolchainError) as error:
         console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         return 4
+    except subprocess.CalledProcessError as error:
+        console.print(f"{error}\n{error.output.decode()[-4000:]}", style="red", markup=False, soft_wrap=True)
+        return 4
+    except KeyboardInterrupt:
+        console.print("interrupted; nothing is left behind")
+        return 130
     REPORT.parent.mkdir(exist_ok=True)
     machine = {
         "cpus": os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
         "python": platform.python_version(),
     }
-    body = {"machine": machine, "results": [asdict(result) for result in results]}
+    body = {"machine": machine, "results": [asdict(result) for result in results], "growth": _growth(results)}
     REPORT.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
     Console().print(_table(results))
     return 0
@@ -107,6 +115,20 @@ def _measured(
     report(f"{services} services: removing them")
     for stack in (ours, theirs):
         stack.run("destroy", "--yes", "--skip-preview")
+
+
+def _growth(results: list[Result]) -> dict[str, dict[str, float]]:
+    """Return what one more service costs (seconds and MiB of the product), between the smallest and largest size."""
+    growth: dict[str, dict[str, float]] = {}
+    for name in dict.fromkeys(result.measurement for result in results):
+        ordered = sorted((r for r in results if r.measurement == name), key=lambda result: result.services)
+        first, last = ordered[0], ordered[-1]
+        if more := last.services - first.services:
+            growth[name] = {
+                "seconds_per_service": round((last.product.seconds - first.product.seconds) / more, 4),
+                "mib_per_service": round((last.product.peak_mib - first.product.peak_mib) / more, 2),
+            }
+    return growth
 
 
 def _result(services: int, name: str, ours: list[Cost], theirs: list[Cost]) -> Result:

@@ -35,9 +35,8 @@ def cost_of(command: Sequence[str], folder: Path, environment: Mapping[str, str]
 
         def sample() -> None:
             nonlocal peak
-            root = psutil.Process(process.pid)
             while not ended.wait(_SAMPLE_SECONDS):
-                peak = max(peak, _resident(root))
+                peak = max(peak, _resident(process.pid))
 
         sampler = threading.Thread(target=sample)
         sampler.start()
@@ -50,9 +49,10 @@ def cost_of(command: Sequence[str], folder: Path, environment: Mapping[str, str]
     return Cost(seconds, peak / 2**20)
 
 
-def _resident(root: psutil.Process) -> int:
+def _resident(pid: int) -> int:
     total = 0
     try:
+        root = psutil.Process(pid)
         processes = [root, *root.children(recursive=True)]
     except psutil.NoSuchProcess:
         return 0

@@ -6,7 +6,6 @@ import signal
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +15,7 @@ from demo.measurement import Cluster, MeasurementError, settle
 from demo.rollout import RATE_PER_SERVICE, Rollout, Row
 from demo.stack import CHECKOUT, StackCopy, StackError
 from demo.view import LinesView, TableView
+from sandbox.command_line import Parser
 from sandbox.errors import SandboxError
 from sandbox.lifecycle import Sandbox, start, stop
 from sandbox.toolchain.ensure import ensure
@@ -37,7 +37,7 @@ exit codes: 0 done, 1 usage, 4 toolchain, engine or cluster failed, 6 a request 
 
 def main() -> int:
     """Run the demo; return the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m demo", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.parse_args()
@@ -64,6 +64,9 @@ def main() -> int:
     except (StackError, SandboxError, ToolchainError) as error:
         console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         return EXIT_CLUSTER
+    except MeasurementError as error:
+        console.print(f"failed: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        return EXIT_CHECK_FAILED
     except KeyboardInterrupt:
         console.print("interrupted; nothing is left behind")
         return EXIT_INTERRUPTED
@@ -82,24 +85,18 @@ def _demonstrate(console: Console, sandbox: Sandbox, folder: Path) -> int:
     for name in paths:
         settle(cluster, settings, name)
     lines.phase(f"deployed in {up_seconds:.1f} s and routed; requests run from here on")
-    with ExitStack() as context:
-        traffic = context.enter_context(Traffic(sandbox.proxy_url, settings.host, paths, RATE_PER_SERVICE))
-        view = context.enter_context(TableView(console, rows, traffic.total)) if console.is_terminal else lines
-        rollout = Rollout(stack, cluster, traffic, view, rows)
-        failure = None
-        try:
+    traffic = Traffic(sandbox.proxy_url, settings.host, paths, RATE_PER_SERVICE)
+    view = TableView(console, rows, traffic.total) if console.is_terminal else lines
+    rollout = Rollout(stack, cluster, traffic, view, rows)
+    try:
+        with traffic, view:
             rollout.run()
-        except MeasurementError as error:
-            failure = error
-    report = rollout.report()
-    REPORT.parent.mkdir(exist_ok=True)
-    REPORT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        rollout.check_failures()
+    finally:
+        report = rollout.report()
+        REPORT.parent.mkdir(exist_ok=True)
+        REPORT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     shown = REPORT.relative_to(CHECKOUT)
-    if failure:
-        console.print(
-            f"failed: {failure} (numbers in {shown})", style="red", markup=False, highlight=False, soft_wrap=True
-        )
-        return EXIT_CHECK_FAILED
     console.print(
         f"promoted; {report['requests']:,} requests, {report['failed']} failed (numbers in {shown}). "
         "Your turn: make shell",

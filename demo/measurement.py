@@ -1,21 +1,25 @@
 """Holding what is declared against what the cluster says, what the proxy does and what was counted."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from lightkube import Client, KubeConfig
+import httpx2
+from lightkube import ApiError, Client, KubeConfig
 
 from config.settings import Settings
 from rollout.cluster import read_split
 from routing.router import UnreadableRouteError
 from routing.split import TOTAL_WEIGHT, Track
 from sandbox.lifecycle import Sandbox
-from sandbox.routes_in_force import canary_weight
-from sandbox.traffic import Tally
+from sandbox.routes_in_force import canary_weight, reloads
+from sandbox.traffic import Tally, Traffic
 
 SETTLE_SECONDS: Final = 30.0
+MEASURE_SECONDS: Final = 60.0
+ATTEMPTS: Final = 5
 _POLL_SECONDS: Final = 0.05
 
 T = TypeVar("T")
@@ -35,7 +39,7 @@ class Cluster:
     @staticmethod
     def of(sandbox: Sandbox) -> "Cluster":
         """Return the sandbox's."""
-        return Cluster(Client(KubeConfig.from_file(sandbox.kubeconfig).get()), sandbox.proxy_admin_url)
+        return Cluster(Client(KubeConfig.from_file(sandbox.kubeconfig).get(), trust_env=False), sandbox.proxy_admin_url)
 
 
 def settle(cluster: Cluster, settings: Settings, service: str) -> int:
@@ -49,9 +53,9 @@ def settle(cluster: Cluster, settings: Settings, service: str) -> int:
     def weights() -> tuple[int | None, int | None]:
         try:
             read_back = read_split(cluster.client, settings, service).weight
-        except UnreadableRouteError:
-            return None, None
-        return read_back, canary_weight(cluster.proxy_admin_url, settings.namespace, service)
+            return read_back, canary_weight(cluster.proxy_admin_url, settings.namespace, service)
+        except (UnreadableRouteError, OSError, httpx2.HTTPError, ApiError):
+            return None, None  # not yet; what stays so is told below
 
     seen = wait_for(weights, lambda pair: pair == (declared, declared), SETTLE_SECONDS)
     if seen != (declared, declared):
@@ -62,22 +66,73 @@ def settle(cluster: Cluster, settings: Settings, service: str) -> int:
     return declared
 
 
-def check_share(service: str, weight: int, tally: Tally) -> None:
-    """Hold a count against the declared weight (percent).
-
-    Traefik's split is a round robin: any run of requests is exact but for one of them, depending on where in the round
-    it begins. 0 and 100 admit no exception.
+def measure(cluster: Cluster, traffic: Traffic, requests: int) -> dict[str, Tally]:
+    """Count the next so many requests of each service, again when the proxy began its round anew meanwhile.
 
     Raises:
-        MeasurementError: the share is off.
+        MeasurementError: the requests did not end in time, or the proxy does not come to rest.
     """
-    expected = tally.by_version.total() * weight / TOTAL_WEIGHT
-    allowed = 1 if 0 < weight < TOTAL_WEIGHT else 0
+    for _ in range(ATTEMPTS):
+        try:
+            before = reloads(cluster.proxy_admin_url)
+            tallies = {name: window.result(MEASURE_SECONDS) for name, window in traffic.measure(requests).items()}
+            if reloads(cluster.proxy_admin_url) == before:
+                return tallies
+        except (TimeoutError, OSError) as error:
+            raise MeasurementError(
+                f"{requests} requests did not end within {MEASURE_SECONDS:.0f} s: {error}"
+            ) from error
+    raise MeasurementError(f"the proxy took over another configuration during each of {ATTEMPTS} counts")
+
+
+def check_share(service: str, weight: int, tally: Tally, *, drawn: bool = False) -> None:
+    """Hold a count against the declared weight (percent).
+
+    Raises:
+        MeasurementError: the share is off, or nothing was answered.
+    """
+    answers = tally.by_version.total()
+    if not answers:
+        raise MeasurementError(f"{service}: no request was answered ({dict(tally.failures)})")
+    least, most = drawn_bounds(answers, weight) if drawn else round_robin_bounds(answers, weight)
     counted = tally.by_version[Track.CANARY]
-    if abs(counted - expected) > allowed:
+    if not least <= counted <= most:
         raise MeasurementError(
-            f"{service}: {weight} % of {tally.by_version.total()} answers are {expected:g}, the canary gave {counted}"
+            f"{service}: {weight} % of {answers} answers is {least} to {most}, the canary gave {counted}"
         )
+
+
+def round_robin_bounds(answers: int, weight: int) -> tuple[int, int]:
+    """Return the least and the most answers of a canary at this weight (percent) when the router takes turns.
+
+    Any run of answers is exact but for one, depending on where in the round it begins; 0 and 100 admit no exception.
+    """
+    exact = answers * weight / TOTAL_WEIGHT
+    spare = 1 if 0 < weight < TOTAL_WEIGHT else 0
+    return math.ceil(exact - spare), math.floor(exact + spare)
+
+
+def drawn_bounds(answers: int, weight: int, confidence: float = 0.999) -> tuple[int, int]:
+    """Return the same for a router that draws each answer at random, as ingress-nginx does: binomial, two-sided."""
+    probability, tail = weight / TOTAL_WEIGHT, (1 - confidence) / 2
+    if weight in (0, TOTAL_WEIGHT):
+        return (answers, answers) if weight else (0, 0)
+    cumulated, least, most = 0.0, 0, answers
+    for count in range(answers + 1):
+        below = cumulated
+        cumulated += math.exp(
+            math.lgamma(answers + 1)
+            - math.lgamma(count + 1)
+            - math.lgamma(answers - count + 1)
+            + count * math.log(probability)
+            + (answers - count) * math.log1p(-probability)
+        )
+        if below <= tail < cumulated:
+            least = count
+        if cumulated >= 1 - tail:
+            most = count
+            break
+    return least, most
 
 
 def wait_for(look: Callable[[], T], good: Callable[[T], bool], seconds: float) -> T:

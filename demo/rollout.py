@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Protocol
 
-from demo.measurement import Cluster, MeasurementError, check_share, settle
+from demo.measurement import Cluster, MeasurementError, check_share, measure, settle
 from demo.stack import StackCopy
 from routing.split import Track
 from sandbox.traffic import Tally, Traffic
@@ -13,7 +13,6 @@ STEPS: Final = (5, 20, 50, 100)
 # Two full rounds of any whole percentage, so that a deterministic split comes out exact.
 REQUESTS_PER_SHARE: Final = 200
 RATE_PER_SERVICE: Final = 50.0
-MEASURE_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,7 @@ class Rollout:
         """Shift step by step and promote.
 
         Raises:
-            MeasurementError: a share is off, a request failed, or something did not settle.
+            MeasurementError: a share is off, or something did not settle.
             StackError: the engine failed.
         """
         for weight in STEPS:
@@ -72,9 +71,16 @@ class Rollout:
             self.view.phase(f"pulumi config set canaryWeight {weight} && pulumi up")
             self._observe(self.stack.up())
         self._promote()
-        failed = sum(tally.failed for tally in self.traffic.total.values())
-        if failed:
-            reasons = {name: dict(tally.failures) for name, tally in self.traffic.total.items() if tally.failed}
+
+    def check_failures(self) -> None:
+        """Hold the traffic to its promise, once all of it has ended.
+
+        Raises:
+            MeasurementError: a request failed.
+        """
+        reasons = {name: dict(tally.failures) for name, tally in self.traffic.total.items() if tally.failed}
+        if reasons:
+            failed = sum(tally.failed for tally in self.traffic.total.values())
             raise MeasurementError(f"{failed} requests failed: {reasons}")
 
     def report(self) -> dict[str, Any]:
@@ -110,8 +116,7 @@ class Rollout:
             row.declared, row.read_back, row.measured = declared, None, None
             row.read_back = settle(self.cluster, settings, name)
         self.view.phase(f"counting {REQUESTS_PER_SHARE} requests of each service")
-        windows = self.traffic.measure(REQUESTS_PER_SHARE)
-        tallies = {name: window.result(MEASURE_SECONDS) for name, window in windows.items()}
+        tallies = measure(self.cluster, self.traffic, REQUESTS_PER_SHARE)
         for name, row in self.rows.items():
             tally = tallies[name]
             row.measured = tally.share(Track.CANARY)

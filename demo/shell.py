@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from demo.stack import CHECKOUT
+from sandbox.errors import SandboxError
 from sandbox.lifecycle import running
 from sandbox.shell import enter
 
@@ -34,7 +35,11 @@ def main() -> NoReturn:
     if not sys.argv[1:]:
         sys.stdout.write(HINT)
         sys.stdout.flush()
-    enter(sandbox, sys.argv[1:])
+    try:
+        enter(sandbox, sys.argv[1:])
+    except SandboxError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(4)
 
 
 def _select_stack(environment: Mapping[str, str]) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,8 +12,13 @@ import yaml
 
 from config.loader import load
 from config.settings import Settings
+from sandbox.toolchain import process
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+
+CONFIGURATION = Path(__file__).parent / "Pulumi.dev.yaml"
+"""What stack dev is shipped with: the user's own Pulumi.dev.yaml is the user's to change."""
+
 _SHOWN_LINES = 40
 
 # What the engine and the uv toolchain read of the checkout.
@@ -46,8 +50,8 @@ class StackCopy:
         folder.mkdir(parents=True)
         for part in _PROGRAM:
             (folder / part).symlink_to(CHECKOUT / part)
-        for part in ("Pulumi.yaml", f"Pulumi.{name}.yaml"):
-            shutil.copyfile(CHECKOUT / part, folder / part)
+        shutil.copyfile(CHECKOUT / "Pulumi.yaml", folder / "Pulumi.yaml")
+        shutil.copyfile(CONFIGURATION, folder / f"Pulumi.{name}.yaml")
         return StackCopy.initialise(folder, name, environment)
 
     @staticmethod
@@ -64,24 +68,22 @@ class StackCopy:
         return stack
 
     def run(self, *arguments: str) -> str:
-        """Run a command of the CLI and return what it printed.
+        """Run a command of the CLI and return what it printed; however this is left, the command ends.
 
         Raises:
             StackError: the command failed.
         """
         command = ["pulumi", "--non-interactive", "--color", "never", *arguments]
-        done = subprocess.run(
+        done = process.run(
             command,
-            cwd=self.folder,
-            env={**self.environment, "PULUMI_STACK": self.name},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
+            folder=self.folder,
+            environment={**self.environment, "PULUMI_STACK": self.name},
+            tick=lambda: None,
         )
-        if done.returncode != 0:
-            raise StackError(f"`{' '.join(command)}` failed with exit code {done.returncode}:\n{_reason(done.stdout)}")
-        return done.stdout
+        if done.code:
+            reason = _reason(f"{done.output}\n{done.errors}")
+            raise StackError(f"`{' '.join(command)}` failed with exit code {done.code}:\n{reason}")
+        return done.output
 
     def set(self, key: str, value: str) -> None:
         """Set a configuration value; a key with dots is a path."""
@@ -122,7 +124,10 @@ class StackCopy:
             config.loader.ConfigError: the configuration cannot be used.
         """
         text = (self.folder / f"Pulumi.{self.name}.yaml").read_text(encoding="utf-8")
-        values = {key.partition(":")[2]: value for key, value in yaml.safe_load(text)["config"].items()}
+        project = yaml.safe_load((self.folder / "Pulumi.yaml").read_text(encoding="utf-8"))["name"]
+        own = f"{project}:"
+        config = yaml.safe_load(text)["config"].items()
+        values = {key.removeprefix(own): value for key, value in config if key.startswith(own)}
         return load({key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()})
 
 

@@ -22,6 +22,12 @@ class LinesView:
         self._console = console
         self._started = time.monotonic()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to end."""
+
     def phase(self, text: str) -> None:
         """Say what begins."""
         self._say(text)

@@ -15,7 +15,7 @@ def read_split(client: Client, settings: Settings, service: str) -> Split:
 
     Raises:
         UnreadableRouteError: the objects are missing or were changed into something that is no split.
-        httpx.HTTPError, lightkube.ApiError: the API server cannot be asked; a retry may help.
+        httpx2.HTTPError, lightkube.ApiError: the API server cannot be asked; a retry may help.
     """
     router = settings.router_of_stack()
     routes = router.render(settings.split_of(service))

@@ -8,31 +8,25 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from sandbox.command_line import Parser
 from sandbox.errors import SandboxError
 from sandbox.lifecycle import Sandbox, running, start, stop
 from sandbox.shell import enter
 from sandbox.toolchain.ensure import ensure
 from sandbox.toolchain.errors import ToolchainError
 
-_DONE, _USAGE, _FAILED, _INTERRUPTED = 0, 1, 4, 130
+_DONE, _FAILED, _INTERRUPTED = 0, 4, 130
 _DEFAULT_STATE = Path(__file__).resolve().parents[1] / ".sandbox"
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(_USAGE, f"{self.prog}: {message}\n")
 
 
 def main() -> int:
     """Run one command and return its exit code: 0 done, 1 usage, 4 the sandbox failed, 130 interrupted."""
-    parser = _Parser(prog="python -m sandbox", description="A local Kubernetes without containers.")
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
+    parser = Parser(prog="python -m sandbox", description="A local Kubernetes without containers.")
+    commands = parser.add_subparsers(dest="command", required=True)
     descriptions = {
         "up": "start the sandbox",
         "down": "end the sandbox and remove everything of it",
@@ -68,11 +62,7 @@ def _run(arguments: argparse.Namespace) -> int:
     elif arguments.command == "status":
         sys.stdout.write((_json if arguments.json else _text)(running(state)))
     else:
-        try:
-            enter(running(state) or _start(state), arguments.run)
-        except OSError as error:
-            sys.stderr.write(f"Cannot run {shlex.join(arguments.run)}: {error.strerror}\n")
-            return _USAGE
+        enter(running(state) or _start(state), arguments.run)
     return _DONE
 
 

@@ -65,7 +65,7 @@ class ControlPlane:
             f"--kwok-controller-binary={toolchain['kwok']}",
             "--extra-args=etcd=unsafe-no-fsync=true",  # nothing here outlives a crash of the machine
             f"--extra-args=kube-apiserver=advertise-address={NODE_ADDRESS}",
-            "--extra-args=kube-apiserver=service-cluster-ip-range=10.96.0.0/16",  # the default has room for 250 Services
+            "--extra-args=kube-apiserver=service-cluster-ip-range=10.96.0.0/16",  # the default has 250
         )
 
     async def restart(self, component: str, ended: int) -> int:

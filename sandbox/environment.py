@@ -41,4 +41,23 @@ def environment(folder: StateFolder, proxy_url: str) -> Mapping[str, str]:
         "PULUMI_SKIP_UPDATE_CHECK": "true",
         "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
         "SANDBOX_PROXY": proxy_url,
+        **_direct(),
     }
+
+
+def _direct() -> dict[str, str]:
+    """Return both spellings of NO_PROXY with the loopback added, so that curl and others reach it directly.
+
+    A program prefers either spelling, so that one that is not set takes over the other one's hosts.
+    """
+    spellings = "NO_PROXY", "no_proxy"
+    hosts = {name: os.environ.get(name) for name in spellings}
+    set_one = next(filter(None, hosts.values()), "")
+    return {name: _with_loopback(hosts[name] or set_one) for name in spellings}
+
+
+def _with_loopback(hosts: str) -> str:
+    listed = [host.strip() for host in hosts.split(",") if host.strip()]
+    if listed == ["*"]:
+        return "*"  # which means every host only when it stands alone
+    return ",".join([*listed, *(host for host in ("127.0.0.1", "localhost") if host not in listed)])

@@ -9,6 +9,7 @@ import ipaddress
 import itertools
 import logging
 import sys
+from collections.abc import Mapping
 
 import aiohttp
 import uvloop
@@ -57,10 +58,7 @@ class Kubelet:
     async def _follow(self) -> None:
         listing = self._client.list(Pod, namespace="*", fields=_BOUND)
         present = {_uid(pod): pod async for pod in listing}
-        for uid in self._pods.keys() - present.keys():
-            self._gone(uid)
-        for pod in present.values():
-            self._seen(pod)
+        self.play(present)
         for name in _NODES:
             await self._register(name)
         version = listing.resourceVersion
@@ -69,6 +67,19 @@ class Kubelet:
                 self._gone(_uid(pod))
             else:
                 self._seen(pod)
+
+    def play(self, pods: Mapping[str, Pod]) -> None:
+        """Play these pods, by uid, and no others."""
+        for uid in self._pods.keys() - pods.keys():
+            self._gone(uid)
+        # Those that had an address before this process began keep it: only then is it known which ones are free.
+        for pod in sorted(pods.values(), key=lambda pod: not _address(pod)):
+            self._seen(pod)
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """The IP of each pod that is played, by uid."""
+        return {uid: pod.address for uid, (pod, _) in self._pods.items()}
 
     def _seen(self, pod: Pod) -> None:
         uid = _uid(pod)
@@ -79,8 +90,7 @@ class Kubelet:
             if pod.metadata and pod.metadata.deletionTimestamp:
                 self._tasks.create_task(self._writer.remove(pod))
             return
-        address = (pod.status and pod.status.podIP) or self._free_address()
-        answering = AnsweringPod(pod, address, self._session, self._writer)
+        answering = AnsweringPod(pod, _address(pod) or self._free_address(), self._session, self._writer)
         self._pods[uid] = answering, self._tasks.create_task(self._lead(answering))
 
     @staticmethod
@@ -96,7 +106,7 @@ class Kubelet:
             life.cancel()
 
     def _free_address(self) -> str:
-        used = {pod.address for pod, _ in self._pods.values()}
+        used = set(self.addresses.values())
         return next(address for address in map(str, self._addresses) if address not in used)
 
     async def _register(self, name: str) -> None:
@@ -130,6 +140,10 @@ class Kubelet:
 def _uid(pod: Pod) -> str:
     assert pod.metadata is not None  # noqa: S101  the API server sets it
     return pod.metadata.uid or ""
+
+
+def _address(pod: Pod) -> str | None:
+    return pod.status.podIP if pod.status else None
 
 
 async def _main(kubeconfig: str) -> None:

@@ -84,8 +84,8 @@ async def _attempt(probe: Probe, container: Container, address: str, session: ai
 
 async def _get(session: aiohttp.ClientSession, url: str, headers: Mapping[str, str]) -> str:
     async with session.get(url, headers=headers, allow_redirects=False) as answer:
-        # 200 to 399: "Any code greater than or equal to 200 and less than 400 indicates success" (Kubernetes docs).
-        return "" if answer.status < 400 else f"HTTP probe failed with statuscode: {answer.status}"  # noqa: PLR2004
+        # Below 400. Kubernetes says "greater than or equal to 200 and less than 400"; below 200 no answer is final.
+        return "" if answer.ok else f"HTTP probe failed with statuscode: {answer.status}"
 
 
 def _path(path: str | None) -> str:

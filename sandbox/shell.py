@@ -2,8 +2,10 @@
 
 import os
 import shlex
+import shutil
 from typing import NoReturn
 
+from sandbox.errors import SandboxError
 from sandbox.lifecycle import Sandbox
 from sandbox.state import StateFolder
 
@@ -11,15 +13,15 @@ _PROMPT = "(sandbox) "
 
 
 def enter(sandbox: Sandbox, command: list[str]) -> NoReturn:
-    """Become a command that reaches the sandbox, or without one the user's shell.
+    """Become a command that reaches the sandbox, or without one the user's shell: $SHELL where it exists, else /bin/sh.
 
     Raises:
-        FileNotFoundError: there is no such command.
+        SandboxError: the command cannot be run.
 
     """
     environment = dict(sandbox.environment)
     if not command:
-        shell = environment.get("SHELL", "/bin/sh")
+        shell = shutil.which(environment.get("SHELL", "")) or "/bin/sh"
         command = [shell]
         if os.path.basename(shell) == "bash":  # noqa: PTH119  a name, not a file
             startup = StateFolder(sandbox.state).commands.with_name("bashrc")
@@ -32,4 +34,7 @@ def enter(sandbox: Sandbox, command: list[str]) -> NoReturn:
             command = [shell, "--rcfile", str(startup)]
         else:
             environment["PS1"] = f"{_PROMPT}$ "
-    os.execvpe(command[0], command, environment)  # noqa: S606  the user's own command
+    try:
+        os.execvpe(command[0], command, environment)  # noqa: S606  the user's own command
+    except OSError as error:
+        raise SandboxError(f"Cannot run {shlex.join(command)}: {error.strerror}.") from error

@@ -1,29 +1,23 @@
 """`python -m sandbox.toolchain`: makes sure that every program of the sandbox is there, and tells where."""
 
-import argparse
 import json
+import shlex
 import sys
 from collections.abc import Mapping
-from typing import NoReturn
 
-from sandbox.toolchain import build
+from sandbox.command_line import Parser
+from sandbox.toolchain import build, cache
 from sandbox.toolchain.ensure import ensure
 from sandbox.toolchain.errors import ToolchainError
 from sandbox.toolchain.locate import Found, locate
 from sandbox.toolchain.progress import Estimate, processors, roughly
 
-_DONE, _USAGE, _FAILED, _INTERRUPTED = 0, 1, 4, 130
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(_USAGE, f"{self.prog}: {message}\n")
+_DONE, _FAILED, _INTERRUPTED = 0, 4, 130
 
 
 def main() -> int:
     """Run the command and return its exit code: 0 all is there, 1 usage, 4 something cannot be had, 130 interrupted."""
-    parser = _Parser(
+    parser = Parser(
         prog="python -m sandbox.toolchain",
         description="Find or build every program of the sandbox; tell where each is and where it is from.",
     )
@@ -65,6 +59,12 @@ def _text(found: Mapping[str, Found], missing: list[str]) -> str:
         lines.append(
             f"To be built: {', '.join(missing)}\n"
             f"This takes about {roughly(_seconds(found, missing))} and {build.space(found) / 1e9:.1f} GB of disk."
+        )
+    if unused := cache.unused():
+        lines.append(
+            f"Built for other versions of the sandbox, and only of use to those, "
+            f"{sum(map(cache.size, unused)) / 1e9:.1f} GB of disk:\n"
+            f"  rm -r {shlex.join(map(str, unused))}"
         )
     return "\n".join(lines) + "\n"
 

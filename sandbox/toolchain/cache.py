@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from sandbox.toolchain.catalog import PROJECT, Module
+from sandbox.toolchain.catalog import CATALOG, PROJECT, Module
 from sandbox.toolchain.errors import ToolchainError
 
 # Flags of every build. Programs are stripped (catalog), so compiling debug information is left out, too: one ninth
@@ -59,6 +60,13 @@ def key(module: Module) -> str:
 def binaries(module: Module) -> Path:
     """Return the folder of a module's finished binaries."""
     return folder() / f"{module.name}-{key(module)}"
+
+
+def unused() -> list[Path]:
+    """List the folders of finished binaries that this checkout does not use: of other sources or build flags."""
+    used = {binaries(module) for module in CATALOG}
+    folders = (path for path in folder().glob("*") if re.fullmatch(r".+-[0-9a-f]{16}", path.name))
+    return sorted(set(folders) - used)
 
 
 def workspace() -> Path:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 from sandbox.toolchain import cache, failures, process
 from sandbox.toolchain.catalog import DependencyFile, Module, numbers
@@ -14,6 +15,21 @@ from sandbox.toolchain.errors import ToolchainError
 # The first release that fetches a newer one by itself where a go.mod asks for it (go.dev/doc/toolchain).
 _SWITCHES = (1, 21, 0)
 
+# Of the user's settings those hold that say where modules and Go itself come from, and none that changes what is
+# built: `go help environment`.
+_FETCHING = (
+    "GOAUTH",
+    "GOINSECURE",
+    "GONOPROXY",
+    "GONOSUMDB",
+    "GOPRIVATE",
+    "GOPROXY",
+    "GOSUMDB",
+    "GOTOOLCHAIN",
+    "GOVCS",
+)
+_BUILD = ("GOAMD64", "GOARCH", "GOARM64", "GOEXPERIMENT", "GOFIPS140", "GOOS", "GO_EXTLINK_ENABLED")
+
 
 def check(modules: Sequence[Module]) -> None:
     """Raise ToolchainError unless there is a `go` that can build these modules."""
@@ -21,17 +37,7 @@ def check(modules: Sequence[Module]) -> None:
     remedy = f"Install Go {required} or newer (https://go.dev/dl) and run it again."
     if shutil.which("go") is None:
         raise ToolchainError(f"Go is not installed, and parts of the sandbox must be built.\n{remedy}")
-    # In a folder outside of any module `go` tells its own version, not one that a go.mod asks for.
-    done = subprocess.run(
-        ["go", "env", "-json", "GOVERSION", "GOTOOLCHAIN"],  # noqa: S607 - the user's own Go is meant
-        cwd=cache.folder(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise ToolchainError(f"`go env` failed:\n{failures.relevant(done.stderr)}\n{remedy}")
-    settings = json.loads(done.stdout)
+    settings = _settings("GOVERSION", "GOTOOLCHAIN")
     version = settings["GOVERSION"].removeprefix("go")
     # Releases before 1.21 have no third number.
     if numbers(f"{version}.0") >= numbers(required):
@@ -40,6 +46,21 @@ def check(modules: Sequence[Module]) -> None:
     if numbers(f"{version}.0") < _SWITCHES or not (choice == "auto" or choice.endswith("+auto")):
         why = f" and may not fetch a newer one (GOTOOLCHAIN={choice})" if choice else ""
         raise ToolchainError(f"Go {version} is too old to build parts of the sandbox{why}.\n{remedy}")
+
+
+def _settings(*names: str) -> dict[str, str]:
+    """Return what is set for the user's `go`, in the environment or by `go env -w`."""
+    # In a folder outside of any module `go` tells its own version, not one that a go.mod asks for.
+    done = subprocess.run(
+        ["go", "env", "-json", *names],  # noqa: S607 - the user's own Go is meant
+        cwd=cache.folder(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise ToolchainError(f"`go env` failed; repair it and run it again:\n{failures.relevant(done.stderr)}")
+    return cast("dict[str, str]", json.loads(done.stdout))
 
 
 def _go_line(module: Module) -> str:
@@ -55,16 +76,16 @@ def run(arguments: Sequence[str | Path], module: Module, step: str, tick: Callab
     workspace = cache.workspace()
     cache.scratch().mkdir(parents=True, exist_ok=True)
     tags = (f"-tags={module.tags}",) if module.tags else ()
-    # The user's proxy settings hold, but no build settings.
     environment = {
         **os.environ,
+        **_settings(*_FETCHING),
+        **dict.fromkeys(_BUILD, ""),
         "CGO_ENABLED": "0",
         "GO111MODULE": "on",
-        "GOARCH": "",
         "GOCACHE": str(workspace / "build"),
+        "GOENV": "off",  # an empty variable does not override `go env -w`
         "GOFLAGS": " ".join((*cache.GO_FLAGS, *tags)),
         "GOMODCACHE": str(workspace / "mod"),
-        "GOOS": "",
         "GOTMPDIR": str(cache.scratch()),
         "GOWORK": "off",
     }

@@ -114,7 +114,8 @@ def test_its_shell_finds_tools_cluster_proxy_and_provider(sandbox: Sandbox) -> N
 
 def test_the_exit_code_of_a_command_in_the_shell_is_the_shells(sandbox: Sandbox) -> None:
     assert run(sandbox.state, "shell", "--", "sh", "-c", "exit 7").returncode == 7
-    assert run(sandbox.state, "shell", "--", "no-such-command").returncode == 1
+    missing = run(sandbox.state, "shell", "--", "no-such-command")
+    assert (missing.returncode, missing.stderr) == (4, "Cannot run no-such-command: No such file or directory.\n")
 
 
 def test_a_second_up_says_that_it_is_already_up(sandbox: Sandbox) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from demo.measurement import Cluster, check_share, settle
-from demo.stack import CHECKOUT, StackCopy, StackError
+from demo.measurement import Cluster, check_share, measure, settle, wait_for
+from demo.stack import CHECKOUT, CONFIGURATION, StackCopy, StackError
 from sandbox.lifecycle import Sandbox
 from sandbox.traffic import Tally, Traffic
 
@@ -27,7 +28,7 @@ BOTH_TRACKS = {name for service in SERVICES for name in (service, f"{service}-ca
 HOST = "macromind.local"
 RATE = 100.0
 REQUESTS = 200
-SECONDS = 60.0
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +48,11 @@ def deployed(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iter
 @pytest.fixture
 def stack(deployed: StackCopy, observed: Cluster) -> StackCopy:
     """Stack dev with the configuration it is shipped with, whatever a test before did to it."""
-    shipped, own = CHECKOUT / "Pulumi.dev.yaml", deployed.folder / "Pulumi.dev.yaml"
-    if own.read_text().partition("config:")[2] != shipped.read_text().partition("config:")[2]:
-        own.write_text(own.read_text().partition("config:")[0] + shipped.read_text())
-    deployed.up()
+    own = deployed.folder / "Pulumi.dev.yaml"
+    shipped, changed = yaml.safe_load(CONFIGURATION.read_text()), yaml.safe_load(own.read_text())
+    if changed["config"] != shipped["config"]:
+        own.write_text(yaml.safe_dump(changed | shipped))
+        deployed.up()
     for service in SERVICES:
         settle(observed, deployed.settings(), service)
     return deployed
@@ -61,14 +63,14 @@ def measured(sandbox: Sandbox, stack: StackCopy, observed: Cluster) -> dict[str,
     for service in SERVICES:
         settle(observed, stack.settings(), service)
     with Traffic(sandbox.proxy_url, HOST, SERVICES, RATE) as traffic:
-        return {name: window.result(SECONDS) for name, window in traffic.measure(REQUESTS).items()}
+        return measure(observed, traffic, REQUESTS)
 
 
 def answers(sandbox: Sandbox, path: str, requests: int, **headers: str) -> Counter[str]:
     versions: Counter[str] = Counter()
     for _ in range(requests):
         asked = urllib.request.Request(sandbox.proxy_url + path, headers={"Host": HOST, **headers})  # noqa: S310 - the sandbox's own loopback address
-        with urllib.request.urlopen(asked, timeout=10) as response:  # noqa: S310 - likewise
+        with DIRECT.open(asked, timeout=10) as response:
             versions[json.load(response)["version"]] += 1
     return versions
 
@@ -174,6 +176,31 @@ def test_at_weight_0_only_the_header_reaches_the_canary(sandbox: Sandbox, stack:
         assert answers(sandbox, path, 20) == {"stable": 20}
 
 
+def test_a_canary_that_is_not_ready_does_not_stand_in_the_way_of_weight_0(
+    sandbox: Sandbox, stack: StackCopy, observed: Cluster
+) -> None:
+    stack.set("canaryWeight", "100")
+    stack.up()
+    kubectl = shutil.which("kubectl", path=sandbox.environment["PATH"])
+    assert kubectl
+    canaries = ["--namespace", "macromind", "--selector", "app=auth-service,version=canary"]
+    order = [kubectl, "annotate", "pods", *canaries, "sandbox/refuse=true"]
+    subprocess.run(order, env=dict(sandbox.environment), check=True, stdout=subprocess.DEVNULL)
+
+    def ready() -> set[str]:
+        pods = objects(sandbox, "pods", *canaries[2:])
+        return {c["status"] for pod in pods for c in pod["status"]["conditions"] if c["type"] == "Ready"}
+
+    assert wait_for(ready, lambda states: states == {"False"}, 60) == {"False"}
+
+    stack.set("canaryWeight", "0")
+    seconds = stack.up()
+
+    assert seconds < 30
+    settle(observed, stack.settings(), "auth-service")
+    assert answers(sandbox, SERVICES["auth-service"], 20) == {"stable": 20}
+
+
 def test_a_service_with_a_weight_of_its_own_keeps_it(sandbox: Sandbox, stack: StackCopy, observed: Cluster) -> None:
     stack.set("services.auth-service.canary.weight", "10")
     stack.set("canaryWeight", "50")
@@ -195,7 +222,7 @@ def test_removing_one_canary_loses_no_request_and_leaves_the_others(
         stack.remove("services.auth-service.canary")
         stack.up()
         settle(observed, stack.settings(), "auth-service")
-        tallies = {name: window.result(SECONDS) for name, window in traffic.measure(REQUESTS).items()}
+        tallies = measure(observed, traffic, REQUESTS)
 
     assert failures(traffic) == {}
     check_share("auth-service", 0, tallies["auth-service"])

@@ -35,6 +35,15 @@ def test_every_make_target_of_the_documents_exists() -> None:
     assert {"demo", "test"} <= named
 
 
+def test_documents_that_the_code_refers_to_are_there_and_finished() -> None:
+    sources = [path for path in ROOT.rglob("*.py") if ".venv" not in path.parts]
+    named = {name for path in sources for name in re.findall(r"docs/[a-z0-9/-]+\.md", path.read_text())}
+
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+    for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+        assert "PLACEHOLDER" not in path.read_text()
+
+
 def test_links_between_documents_lead_somewhere() -> None:
     for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
         for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text()):

@@ -14,6 +14,9 @@ import yaml
 from pulumi.runtime.config import set_all_config
 from pulumi.runtime.stack import Stack
 
+from config.loader import load
+from demo.stack import CONFIGURATION
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -34,10 +37,21 @@ class Recorder(pulumi.runtime.Mocks):
         return {name for registered, name in self.registered if registered == kind}
 
 
-def stack(name: str) -> dict[str, str]:
-    """Return the configuration of a shipped stack as the engine hands it over."""
-    config = yaml.safe_load((ROOT / f"Pulumi.{name}.yaml").read_text())["config"]
+def raw(path: Path) -> dict[str, str]:
+    """Return the configuration of a stack file as the engine hands it over."""
+    config = yaml.safe_load(path.read_text())["config"]
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in config.items()}
+
+
+def stack(name: str) -> dict[str, str]:
+    """Return stack dev as it is shipped, or the same without canaries as prod."""
+    config = raw(CONFIGURATION)
+    if name == "dev":
+        return config
+    services = json.loads(config["macromind:services"])
+    for service in services.values():
+        del service["canary"]
+    return config | {"macromind:services": json.dumps(services), "macromind:createNamespace": "false"}
 
 
 @pytest.fixture
@@ -66,6 +80,15 @@ def changed(config: dict[str, str], service: str, **changes: object) -> dict[str
     services = json.loads(config["macromind:services"])
     services[service] |= changes
     return config | {"macromind:services": json.dumps(services)}
+
+
+@pytest.mark.parametrize("name", ["dev", "prod"])
+def test_the_stacks_of_the_checkout_load(name: str) -> None:
+    own = raw(ROOT / f"Pulumi.{name}.yaml").items()
+
+    settings = load({key.removeprefix("macromind:"): value for key, value in own if key.startswith("macromind:")})
+
+    assert settings.services
 
 
 SERVICES = ("auth-service", "meal-planner-service", "nutrition-ai-service")

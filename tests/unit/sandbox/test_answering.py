@@ -25,8 +25,13 @@ class Served:
     def __init__(self) -> None:
         self.port = free_port()
         self.faults = Faults()
-        self.server = AnsweringServer("127.0.0.1", [self.port], IDENTITY, lambda: self.faults)
+        self.asked_for_faults = asyncio.Event()  # which the server does once it has a request in hand
+        self.server = AnsweringServer("127.0.0.1", [self.port], IDENTITY, self._current_faults)
         self.session = aiohttp.ClientSession(f"http://127.0.0.1:{self.port}")
+
+    def _current_faults(self) -> Faults:
+        self.asked_for_faults.set()
+        return self.faults
 
     async def status(self, path: str = "/", **headers: str) -> int:
         async with self.session.get(path, headers=headers) as answer:
@@ -94,9 +99,10 @@ def test_errors_spare_probes_and_scrapes() -> None:
 def test_closing_finishes_what_is_in_flight_and_refuses_the_rest() -> None:
     async def test(served: Served) -> None:
         await served.status()  # leaves an idle connection
+        served.asked_for_faults.clear()
         served.faults = Faults(latency_seconds=0.3)
         busy = asyncio.create_task(served.status())
-        await asyncio.sleep(0.1)
+        await served.asked_for_faults.wait()
         begin = asyncio.get_running_loop().time()
         await served.server.close(grace=10)
         assert asyncio.get_running_loop().time() - begin < 1
@@ -112,7 +118,7 @@ def test_closing_resets_what_takes_longer_than_the_grace() -> None:
         served.faults = Faults(latency_seconds=30)
         answer, request = await asyncio.open_connection("127.0.0.1", served.port)
         request.write(b"GET / HTTP/1.1\r\nHost: app\r\n\r\n")
-        await asyncio.sleep(0.1)
+        await served.asked_for_faults.wait()
         await served.server.close(grace=0.1)
         with pytest.raises(ConnectionResetError):
             await answer.read()

@@ -225,6 +225,19 @@ def test_the_command_reports_where_each_program_is_from(machine: Machine) -> Non
     assert programs["traefik"]["origin"] == "PyPI"
 
 
+def test_the_command_tells_what_other_versions_have_left(machine: Machine) -> None:
+    ensure(io.StringIO())
+    assert "other versions" not in _command(machine).communicate(timeout=60)[0]
+    old = machine.cache / "etcd-0123456789abcdef"
+    old.mkdir()
+    (old / "etcd").write_bytes(b"x" * 150_000_000)
+    output, _ = _command(machine).communicate(timeout=60)
+    assert "other versions of the sandbox, and only of use to those, 0.2 GB of disk" in output
+    command = output.splitlines()[-1].split()
+    assert command == ["rm", "-r", str(old)]
+    assert cache.unused() == [old]
+
+
 def test_a_dry_run_builds_nothing(machine: Machine) -> None:
     process = _command(machine, "--dry-run")
     output, _ = process.communicate(timeout=60)
