@@ -112,9 +112,6 @@ def _measured(
         report(f"{services} services: {name}")
         pairs = [(measure(ours), measure(theirs)) for _ in range(REPETITIONS[services])]
         yield _result(services, name, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
-    report(f"{services} services: removing them")
-    for stack in (ours, theirs):
-        stack.run("destroy", "--yes", "--skip-preview")
 
 
 def _growth(results: list[Result]) -> dict[str, dict[str, float]]:

