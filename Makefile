@@ -33,7 +33,7 @@ sandbox-down: .venv/complete ## end the local cluster and remove all of it
 	@$(PYTHON_ENV) -m sandbox down
 
 shell: sandbox ## a shell in which pulumi, kubectl and curl reach the local cluster
-	@$(PYTHON_ENV) -m demo.shell
+	@$(PYTHON_ENV) -m demo.shell || true # the exit code is that of the shell's last command
 
 toolchain: .venv/complete ## find or build the engine, the provider and the control plane
 	@$(PYTHON_ENV) -m sandbox.toolchain

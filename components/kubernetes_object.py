@@ -6,10 +6,15 @@ rest of this program (docs/adr/0002-thin-resources.md). Type tokens and so URNs 
 
 from functools import cache
 from importlib.metadata import version
+from typing import Final
 
 import pulumi
 
 from routing.router import Manifest
+
+# Who changes an object by hand (`kubectl annotate … canary-weight=70`) owns that field in server-side apply, and the next
+# preview would end with a conflict. The stack file is the truth: what it declares is put back.
+PATCH_FORCE: Final = {"pulumi.com/patchForce": "true"}
 
 
 class KubernetesObject(pulumi.CustomResource):
@@ -19,11 +24,13 @@ class KubernetesObject(pulumi.CustomResource):
     """
 
     def __init__(self, manifest: Manifest, opts: pulumi.ResourceOptions) -> None:
+        metadata = manifest["metadata"]
+        metadata["annotations"] = metadata.get("annotations", {}) | PATCH_FORCE
         api_version: str = manifest["apiVersion"]
         group = api_version if "/" in api_version else f"core/{api_version}"
         super().__init__(
             f"kubernetes:{group}:{manifest['kind']}",
-            manifest["metadata"]["name"],
+            metadata["name"],
             manifest,
             pulumi.ResourceOptions.merge(pulumi.ResourceOptions(version=_provider_version()), opts),
         )

@@ -62,7 +62,14 @@ def load(raw: Mapping[str, str], secret_keys: Iterable[str] = ()) -> Settings:
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
-        problems += [_problem(details, secret) for details in error.errors(include_url=False)]
+        details = error.errors(include_url=False)
+        refused = {found["loc"][:-1] for found in details if found["loc"][-1] == "[key]"}
+        # What stands under a name that cannot stay needs no mending.
+        problems += [
+            _problem(found, secret)
+            for found in details
+            if found["loc"][-1] == "[key]" or not any(found["loc"][: len(name)] == name for name in refused)
+        ]
     problems += _contradictions(values, secret)
     if settings is None or problems:
         raise ConfigError(problems)
@@ -142,7 +149,8 @@ def _unknown_key(location: list[str | int], value: object, secret: frozenset[str
         allowed = f"no such key; did you mean {near[0]}? Known here: {', '.join(known)}"
         example = known[near[0]].examples
         if example:
-            shown = value if isinstance(value, str | int | float) and location[0] not in secret else example[0]
+            scalar = isinstance(value, int | float) or (isinstance(value, str) and not value.startswith(("{", "[")))
+            shown = value if scalar and location[0] not in secret else example[0]
             fix = f"{_set([*location[:-1], near[0]], shown)} && {fix}"
     return Problem(_dotted(location), _shown(value, location, secret), allowed, fix)
 

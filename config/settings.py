@@ -55,7 +55,7 @@ _UNITS: Final = {"": 1.0, "m": 1e-3} | {
 
 def _whole_number(value: object) -> object:
     """Take what `pulumi config set` stores, a string of digits, for the number it is; nothing else is turned."""
-    if isinstance(value, str) and re.fullmatch(r"-?[0-9]+", value):
+    if isinstance(value, str) and re.fullmatch(r"-?(0|[1-9][0-9]*)", value, re.ASCII):
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return value
@@ -80,6 +80,13 @@ def _text(value: object) -> object:
 def _absent_when_empty(value: object) -> object:
     """Pulumi.yaml can give an optional key no other default than an empty string."""
     return None if value == "" else value
+
+
+def _not_null(value: object) -> object:
+    """Refuse an empty `canary:`, which is more likely a slip than the wish to remove the canary."""
+    if value is None:
+        raise ValueError("empty")
+    return value
 
 
 def _path(value: str) -> str:
@@ -238,7 +245,9 @@ class ServiceSettings(Model):
         examples=["2"],
     )
     image: Image = Field(description=IMAGE_RULE, examples=["registry.example/team/app:1.4.2"])
-    canary: CanarySettings | None = Field(None, description="the canary's settings, or absent")
+    canary: Annotated[CanarySettings | None, BeforeValidator(_not_null)] = Field(
+        None, description="the canary's settings; without a canary, the key is absent"
+    )
     env: dict[EnvName, Text] = Field({}, description=ENV_RULE)
     env_from: tuple[EnvFrom, ...] = Field(
         (), description="a list, each entry with exactly one of configMapRef and secretRef"

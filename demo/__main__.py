@@ -41,7 +41,7 @@ def main() -> int:
         prog="python -m demo", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_INTERRUPTED))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console()
     try:
         toolchain = ensure()

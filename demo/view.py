@@ -35,8 +35,9 @@ class LinesView:
     def shifted(self, shift: Shift) -> None:
         """Say what was counted."""
         self._say(
-            f"  {shift.service}: {shift.weight} % declared, {shift.canary_requests} of {shift.requests} requests "
-            f"answered by the canary (pulumi up {shift.up_seconds:.1f} s)"
+            f"  {shift.service}: {shift.weight} % declared and read back, "
+            f"{shift.canary_requests} of {shift.requests} requests answered by the canary "
+            f"(pulumi up {shift.up_seconds:.1f} s)"
         )
 
     def _say(self, text: str) -> None:

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, cast
 
+import psutil
+
 from sandbox.environment import environment, install_tools
 from sandbox.errors import SandboxBusyError, SandboxError
 from sandbox.state import StateFolder
@@ -52,6 +54,11 @@ def start(state: Path, toolchain: Toolchain, report: Callable[[str], None], *, o
 
     """
     folder = StateFolder(state.absolute())
+    if any(character.isspace() for character in str(folder.root)):
+        # kwokctl writes its paths into command lines and splits them there.
+        raise SandboxError(
+            f"The sandbox's folder {folder.root} has a space in its path; choose another with --state DIR."
+        )
     lock = folder.claim()
     if lock is None:
         sandbox = running(state)
@@ -95,12 +102,22 @@ def stop(state: Path) -> bool:
         raise SandboxBusyError(f"The sandbox in {state} is just being started; try again in some seconds.")
     if supervisor is not None:
         _end(supervisor)
+    _end_plugins(folder)
     if folder.root.exists():
         lock = folder.claim()
         if lock is not None:
             folder.clear()
             os.close(lock)
     return supervisor is not None
+
+
+def _end_plugins(folder: StateFolder) -> None:
+    """End what an engine that was killed has left: its plugins notice that only after minutes."""
+    for process in psutil.process_iter(["cmdline"]):
+        command = process.info["cmdline"]
+        if command and command[0].startswith(f"{folder.pulumi_home}{os.sep}"):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
 
 
 def running(state: Path) -> Sandbox | None:

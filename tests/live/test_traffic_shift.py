@@ -208,6 +208,32 @@ def test_a_canary_that_is_not_ready_does_not_stand_in_the_way_of_weight_0(
         order("sandbox/refuse-")
 
 
+@pytest.mark.parametrize("command", [["up", "--yes", "--refresh"], ["up", "--yes"]], ids=["refresh", "next shift"])
+def test_a_weight_annotated_by_hand_is_put_right_without_a_conflict(
+    sandbox: Sandbox, stack: StackCopy, observed: Cluster, command: list[str]
+) -> None:
+    kubectl = shutil.which("kubectl", path=sandbox.environment["PATH"])
+    assert kubectl
+    annotation = "nginx.ingress.kubernetes.io/canary-weight=70"
+    order = [
+        kubectl,
+        "annotate",
+        "ingress",
+        "auth-service-canary",
+        "--namespace",
+        "macromind",
+        "--overwrite",
+        annotation,
+    ]
+    subprocess.run(order, env=dict(sandbox.environment), check=True, stdout=subprocess.DEVNULL)
+    if "--refresh" not in command:
+        stack.set("canaryWeight", "33")
+
+    stack.run(*command)
+
+    settle(observed, stack.settings(), "auth-service")
+
+
 def test_a_service_with_a_weight_of_its_own_keeps_it(sandbox: Sandbox, stack: StackCopy, observed: Cluster) -> None:
     stack.set("services.auth-service.canary.weight", "10")
     stack.set("canaryWeight", "50")

@@ -28,7 +28,7 @@ def test_a_weight_is_a_whole_number_of_percent(weight: str) -> None:
     assert load(raw(canaryWeight=weight)).canary_weight == int(weight)
 
 
-@pytest.mark.parametrize("weight", ["101", "-1", "fifty", "12.5", "", "5e1", "0x10", "true", "50%", " 50"])
+@pytest.mark.parametrize("weight", ["101", "-1", "fifty", "12.5", "", "5e1", "050", "0x10", "true", "50%", " 50"])
 def test_any_other_weight_is_refused_with_value_range_and_fix(weight: str) -> None:
     problem = problems(raw(canaryWeight=weight))["canaryWeight"]
 
@@ -303,3 +303,11 @@ def test_a_fix_names_list_entries_and_negative_values_as_the_cli_reads_them() ->
         in found["services.auth-service.envFrom[0].secretRef.name"].fix
     )
     assert found["canaryWieght"].fix == "pulumi config set -- canaryWeight -5 && pulumi config rm canaryWieght"
+
+
+def test_an_empty_canary_key_is_no_removal() -> None:
+    assert "services.auth-service.canary" in problems(raw({"auth-service": SERVICE | {"canary": None}}))
+
+
+def test_under_a_name_that_cannot_stay_nothing_else_is_asked_for() -> None:
+    assert set(problems(raw({"auth-service": SERVICE, "Bad_": {"image": "x y"}}))) == {"services.Bad_"}
