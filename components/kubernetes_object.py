@@ -12,8 +12,8 @@ import pulumi
 
 from routing.router import Manifest
 
-# Who changes an object by hand (`kubectl annotate … canary-weight=70`) owns that field in server-side apply, and the next
-# preview would end with a conflict. The stack file is the truth: what it declares is put back.
+# Who changes an object by hand (`kubectl annotate`) owns that field in server-side apply, and the next preview ends
+# with a conflict. The stack file is the truth: what it declares is put back.
 PATCH_FORCE: Final = {"pulumi.com/patchForce": "true"}
 
 
