@@ -88,8 +88,7 @@ class CanaryService(pulumi.ComponentResource):
         for route in settings.router_of_stack().render(settings.split_of(name)):
             manifest = route.manifest
             track = Track(manifest["metadata"]["labels"]["version"])
-            canary = settings.services[name].canary
-            image = canary.image if canary and track is Track.CANARY else settings.services[name].image
+            image = settings.image_of(name, track)
             manifest["metadata"]["labels"] = labels(name, track, image, self._args.part_of)
             manifest["metadata"]["annotations"] |= SKIP_AWAIT
             previous.append(self._object(manifest, [*(pods[s] for s in sorted(route.services)), *previous]))

@@ -13,7 +13,7 @@ from pydantic.alias_generators import to_camel
 
 from routing.registry import ROUTERS
 from routing.router import Router
-from routing.split import TOTAL_WEIGHT, Backend, CanaryBackend, Header, Match, PathType, Split
+from routing.split import TOTAL_WEIGHT, Backend, CanaryBackend, Header, Match, PathType, Split, Track
 
 DNS_LABEL: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 """RFC 1123 label, which names a namespace."""
@@ -301,6 +301,11 @@ class Settings(Model):
         description=f"a map from service name (a lower-case letter, then letters, digits and '-', at most "
         f"{SERVICE_NAME_LENGTH}) to its settings",
     )
+
+    def image_of(self, name: str, track: Track) -> str:
+        """Return the image that a track of this service runs; without a canary, stable's."""
+        service = self.services[name]
+        return service.canary.image if service.canary and track is Track.CANARY else service.image
 
     def canary_weight_of(self, name: str) -> tuple[int, str]:
         """Return the percent that the canary of this service gets, and the configuration key that says so."""

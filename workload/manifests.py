@@ -34,7 +34,7 @@ def deployment(settings: Settings, name: str, track: Track, part_of: str) -> Man
     """Return the Deployment of one track of a service."""
     service = settings.services[name]
     canary = service.canary if track is Track.CANARY else None
-    image = canary.image if canary else service.image
+    image = settings.image_of(name, track)
     replicas = settings.canary_replicas_of(name) if canary else service.replicas
     all_labels = labels(name, track, image, part_of)
     template: Manifest = {
@@ -57,16 +57,15 @@ def deployment(settings: Settings, name: str, track: Track, part_of: str) -> Man
 
 def service(settings: Settings, name: str, track: Track, part_of: str) -> Manifest:
     """Return the Service of one track, which selects the pods of that track only."""
-    declared = settings.services[name]
-    canary = declared.canary if track is Track.CANARY else None
-    image = canary.image if canary else declared.image
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": _metadata(settings, name, track, labels(name, track, image, part_of)),
+        "metadata": _metadata(settings, name, track, labels(name, track, settings.image_of(name, track), part_of)),
         "spec": {
             "selector": selector(name, track),
-            "ports": [{"name": PORT_NAME, "port": declared.port, "targetPort": PORT_NAME, "protocol": "TCP"}],
+            "ports": [
+                {"name": PORT_NAME, "port": settings.services[name].port, "targetPort": PORT_NAME, "protocol": "TCP"}
+            ],
         },
     }
 
