@@ -11,11 +11,19 @@ from typing import Any, Final, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from config.settings import Settings
+from config.settings import ENV_NAME, FILE_NAME, Settings
 from routing.registry import ROUTERS
 from routing.router import Feature, Router
 
 _SHOWN_CHARACTERS: Final = 80
+
+# What is asked of a router, as it stands in messages: the router cannot …
+_ABILITIES: Final = {
+    Feature.HEADER: "route by header",
+    Feature.COOKIE: "route by cookie",
+    Feature.AFFINITY: "keep a client on its pod",
+    Feature.ATTACH: "attach a canary to objects of others",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +141,7 @@ def _problem(details: Any, secret: frozenset[str]) -> Problem:  # noqa: ANN401 -
     value = "(missing)" if details["type"] == "missing" else _shown(details["input"], location, secret)
     if field and field.examples and exact and not is_key:
         fix = _set(location, field.examples[0])
-    elif len(location) == 1:  # `services`, which cannot be removed
+    elif len(location) == 1 and field and field.is_required():  # `services`, which cannot be removed
         fix = _set([*location, "my-service", "image"], "registry.example/team/app:1.4.2")
     else:
         fix = _remove(location)
@@ -143,16 +151,18 @@ def _problem(details: Any, secret: frozenset[str]) -> Problem:  # noqa: ANN401 -
 def _unknown_key(location: list[str | int], value: object, secret: frozenset[str]) -> Problem:
     known = _fields(_resolved(location[:-1])[0])
     near = get_close_matches(str(location[-1]), known, n=1)
+    scalar = isinstance(value, int | float) or (isinstance(value, str) and not value.startswith(("{", "[")))
     allowed = f"no such key; known here: {', '.join(known)}"
     fix = _remove(location)
     if near:
         allowed = f"no such key; did you mean {near[0]}? Known here: {', '.join(known)}"
         example = known[near[0]].examples
         if example:
-            scalar = isinstance(value, int | float) or (isinstance(value, str) and not value.startswith(("{", "[")))
             shown = value if scalar and location[0] not in secret else example[0]
             fix = f"{_set([*location[:-1], near[0]], shown)} && {fix}"
-    return Problem(_dotted(location), _shown(value, location, secret), allowed, fix)
+    # What is not a scalar may be a misspelt `secret`.
+    shown = _shown(value, location, secret) if scalar else "(a map or list)"
+    return Problem(_dotted(location), shown, allowed, fix)
 
 
 def _contradictions(values: Mapping[str, object], secret: frozenset[str]) -> Iterator[Problem]:
@@ -163,9 +173,10 @@ def _contradictions(values: Mapping[str, object], secret: frozenset[str]) -> Ite
     services = _map(values.get("services"))
     router = ROUTERS.get(str(values.get("router", Settings.model_fields["router"].default)))
     routed: dict[str, str] = {}
-    for name, service in services.items():
+    for name, value in services.items():
         location: list[str | int] = ["services", name]
-        path = _map(service).get("path")
+        service = _map(value)
+        path = service.get("path")
         other = routed.setdefault(path.rstrip("/") or "/", name) if isinstance(path, str) else name
         if other != name:
             yield Problem(
@@ -174,30 +185,111 @@ def _contradictions(values: Mapping[str, object], secret: frozenset[str]) -> Ite
                 f"a path that no other service on this host has, whatever its pathType; {other} has it already",
                 _set([*location, "path"], f"/{name}"),
             )
-        canary = _map(_map(service).get("canary"))
-        if canary and f"{name}-canary" in services:
+        if _map(service.get("canary")) and f"{name}-canary" in services:
             yield Problem(
                 _dotted(["services", f"{name}-canary"]),
                 "(a service)",
                 f"another name: the canary of {name} is called {name}-canary",
                 _remove(["services", f"{name}-canary"]),
             )
-        if router and "header" in canary:
-            yield from _header_problems(router, [*location, "canary", "header"], _map(canary["header"]), secret)
+        yield from _autoscaling_problems(location, service, secret)
+        yield from _configuration_problems(location, service, secret)
+        yield from _existing_problems(location, service, secret)
+        yield from _cookie_problems(location, service, secret)
+        if router:
+            yield from _router_problems(router, location, service, secret)
+
+
+def _autoscaling_problems(
+    location: list[str | int], service: Mapping[str, object], secret: frozenset[str]
+) -> Iterator[Problem]:
+    if service.get("autoscaling") is None:
+        return
+    for path, holder in ([], service), (["canary"], _map(service.get("canary"))):
+        if holder.get("replicas") is not None:
+            key = [*location, *path, "replicas"]
+            allowed = "absent: with autoscaling, the autoscaler sets the number of pods"
+            yield Problem(_dotted(key), _shown(holder["replicas"], key, secret), allowed, _remove(key))
+    resources = _map(service.get("resources"))
+    requests = resources.get("requests")
+    # Without a request of its own, the API server takes the limit for it.
+    if isinstance(requests, dict) and "cpu" not in requests and "cpu" not in _map(resources.get("limits")):
+        key = [*location, "resources", "requests", "cpu"]
+        allowed = "a quantity: the autoscaler measures against the CPU request"
+        yield Problem(_dotted(key), "(missing)", allowed, _set(key, "100m"))
+
+
+def _configuration_problems(
+    location: list[str | int], service: Mapping[str, object], secret: frozenset[str]
+) -> Iterator[Problem]:
+    canary = _map(service.get("canary"))
+    for kind in ("configMap", "secret"):
+        if _map(service.get(kind)).get("mountPath") is not None:
+            continue
+        for path, holder in (([kind], service), (["canary", kind], canary)):
+            for name in _map(_map(holder.get(kind)).get("data")):
+                key = [*location, *path, "data", name]
+                if re.match(FILE_NAME, name) and not re.match(ENV_NAME, name):
+                    allowed = f"the name of an environment variable, because services.NAME.{kind} has no mountPath"
+                    yield Problem(_dotted(key), _shown(name, key, secret), allowed, _remove(key))
+    folder = _map(service.get("secret")).get("mountPath")
+    if isinstance(folder, str) and folder == _map(service.get("configMap")).get("mountPath"):
+        key = [*location, "secret", "mountPath"]
+        allowed = "another folder than configMap.mountPath"
+        yield Problem(_dotted(key), _shown(folder, location, secret), allowed, _set(key, f"/etc/{location[1]}-secret"))
+
+
+def _existing_problems(
+    location: list[str | int], service: Mapping[str, object], secret: frozenset[str]
+) -> Iterator[Problem]:
+    if service.get("stable") != "existing":
+        return
+    for name in ("annotations", "sessionAffinity"):
+        if service.get(name):
+            key = [*location, name]
+            allowed = "absent: the Ingress of an existing stable is not ours to change"
+            yield Problem(_dotted(key), _shown(service[name], key, secret), allowed, _remove(key))
+
+
+def _cookie_problems(
+    location: list[str | int], service: Mapping[str, object], secret: frozenset[str]
+) -> Iterator[Problem]:
+    name = _map(service.get("canary")).get("cookie")
+    other = _map(service.get("sessionAffinity")).get("cookieName")
+    # ingress-nginx finds a cookie without regard to the case of its name.
+    if isinstance(name, str) and isinstance(other, str) and name.lower() == other.lower():
+        key = [*location, "canary", "cookie"]
+        allowed = "another name than sessionAffinity.cookieName, which the router sets itself"
+        yield Problem(_dotted(key), _shown(name, key, secret), allowed, _set(key, f"{location[1]}-canary"))
+
+
+def _router_problems(
+    router: Router, location: list[str | int], service: Mapping[str, object], secret: frozenset[str]
+) -> Iterator[Problem]:
+    canary = _map(service.get("canary"))
+    asked: list[tuple[Feature, list[str | int], object]] = [
+        (Feature.HEADER, ["canary", "header"], canary.get("header")),
+        (Feature.COOKIE, ["canary", "cookie"], canary.get("cookie")),
+        (Feature.AFFINITY, ["sessionAffinity"], service.get("sessionAffinity")),
+        (Feature.ATTACH, ["stable"], "existing" if service.get("stable") == "existing" else None),
+    ]
+    for feature, path, value in asked:
+        if value is not None and feature not in router.features:
+            able = [name for name, other in ROUTERS.items() if feature in other.features]
+            key = [*location, *path]
+            yield Problem(
+                _dotted(key),
+                _shown(value, key, secret),
+                f"absent: router {router.name} cannot {_ABILITIES[feature]}; {', '.join(able) or 'no router'} can",
+                _remove(key),
+            )
+    if Feature.HEADER in router.features:
+        yield from _header_problems(router, [*location, "canary", "header"], _map(canary.get("header")), secret)
 
 
 def _header_problems(
     router: Router, location: list[str | int], header: Mapping[str, object], secret: frozenset[str]
 ) -> Iterator[Problem]:
-    if Feature.HEADER not in router.features:
-        able = [name for name, other in ROUTERS.items() if Feature.HEADER in other.features]
-        yield Problem(
-            _dotted(location),
-            _shown(header, location, secret),
-            f"absent: router {router.name} cannot route by header; {', '.join(able)} can",
-            _remove(location),
-        )
-        return
     syntax = router.header_syntax
     for part, pattern, example in (("name", syntax.name, "X-Canary"), ("value", syntax.value, "true")):
         value = header.get(part)
@@ -213,7 +305,8 @@ def _map(value: object) -> dict[str, Any]:
 
 
 def _shown(value: object, location: Sequence[str | int], secret: frozenset[str]) -> str:
-    if location[0] in secret:
+    # What stands under `secret` is hidden too when the configuration is not encrypted.
+    if location[0] in secret or "secret" in location[2:]:
         return "(secret)"
     plain = isinstance(value, str) and value.isascii() and re.fullmatch(r"\S+", value)
     text = str(value) if plain else json.dumps(value, default=str)

@@ -6,14 +6,37 @@ both. A field without an example is no scalar, so no single command sets it. No 
 
 import math
 import re
-from typing import Annotated, Any, Final, Self
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticKnownError
 
 from routing.registry import ROUTERS
 from routing.router import Router
-from routing.split import TOTAL_WEIGHT, Backend, CanaryBackend, Header, Match, PathType, Split, Track
+from routing.split import (
+    TOTAL_WEIGHT,
+    Backend,
+    CanaryBackend,
+    CanaryBehavior,
+    Header,
+    Match,
+    PathType,
+    SessionAffinity,
+    Split,
+    Track,
+)
 
 DNS_LABEL: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 """RFC 1123 label, which names a namespace."""
@@ -40,9 +63,25 @@ QUANTITY: Final = r"^[0-9]{1,15}(\.[0-9]{1,9})?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)?$"
 # ingress-nginx refuses other characters when `strict-validate-path-type` is on, which is its default; the API server
 # refuses empty and relative segments.
 PATH: Final = re.compile(r"/|(/[A-Za-z0-9._-]+)+/?")
+PORT_NAME: Final = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
+"""IANA service name (RFC 6335) that begins with a letter; it names a port."""
+
 ENV_NAME: Final = r"^[A-Za-z_][A-Za-z0-9_.-]*$"
 PROBE_PATH: Final = r"^/[\x21-\x7e]*$"
-RESERVED_ANNOTATIONS: Final = ("nginx.ingress.kubernetes.io/canary", "kubernetes.io/ingress.class", "pulumi.com/")
+# Narrower than RFC 6265: what is no cookie for ingress-nginx, it drops without a word.
+COOKIE_NAME: Final = r"^[A-Za-z0-9_-]+$"
+# Not "." nor what begins with "..": the API server refuses such keys of a ConfigMap or Secret, which become file names.
+FILE_NAME: Final = r"^\.?[-_a-zA-Z0-9][-._a-zA-Z0-9]*$"
+RESERVED_ANNOTATIONS: Final = (
+    "nginx.ingress.kubernetes.io/canary*",
+    "nginx.ingress.kubernetes.io/affinity",
+    "nginx.ingress.kubernetes.io/affinity-canary-behavior",
+    "nginx.ingress.kubernetes.io/session-cookie-name",
+    "nginx.ingress.kubernetes.io/session-cookie-max-age",
+    "nginx.ingress.kubernetes.io/session-cookie-path",
+    "kubernetes.io/ingress.class",
+    "pulumi.com/*",
+)
 INT32: Final = 2**31 - 1
 """The API server holds counts and times as 32-bit numbers."""
 
@@ -95,6 +134,21 @@ def _path(value: str) -> str:
     return value
 
 
+def _mount_path(value: str) -> str:
+    if value.endswith("/"):
+        raise ValueError("not a folder of its own")
+    return _path(value)
+
+
+def _pods_or_percent(value: object) -> object:
+    if isinstance(value, str) and re.fullmatch(r"(100|[1-9][0-9]?)%", value, re.ASCII):
+        return value
+    number = _whole_number(value)
+    if isinstance(number, int) and 1 <= number <= INT32:
+        return number
+    raise ValueError("neither a whole number of pods nor a percent")
+
+
 def _known_router(value: str) -> str:
     if value not in ROUTERS:
         raise ValueError("not a router")
@@ -102,7 +156,7 @@ def _known_router(value: str) -> str:
 
 
 def _own_annotations(value: dict[str, str]) -> dict[str, str]:
-    if any(key.startswith(RESERVED_ANNOTATIONS) for key in value):
+    if any(fnmatchcase(key, pattern) for key in value for pattern in RESERVED_ANNOTATIONS):
         raise ValueError("reserved")
     return value
 
@@ -133,6 +187,9 @@ Image = Annotated[str, StringConstraints(pattern=IMAGE)]
 Weight = Annotated[WholeNumber, Field(ge=0, le=TOTAL_WEIGHT)]
 Path = Annotated[str, AfterValidator(_path)]
 EnvName = Annotated[str, StringConstraints(pattern=ENV_NAME)]
+CookieName = Annotated[str, StringConstraints(pattern=COOKIE_NAME)]
+FileName = Annotated[str, StringConstraints(pattern=FILE_NAME, max_length=253)]
+MountPath = Annotated[str, AfterValidator(_mount_path)]
 Quantity = Annotated[str, BeforeValidator(_text), StringConstraints(pattern=QUANTITY)]
 ObjectName = Annotated[str, StringConstraints(pattern=OBJECT_NAME, max_length=253)]
 QualifiedName = Annotated[str, StringConstraints(pattern=QUALIFIED_NAME, max_length=317)]
@@ -144,6 +201,9 @@ ServiceName = Annotated[str, StringConstraints(pattern=SERVICE_NAME, max_length=
 WEIGHT_RULE: Final = f"a whole number of percent from 0 to {TOTAL_WEIGHT}"
 IMAGE_RULE: Final = "an image reference such as registry.example/team/app:1.4.2"
 ENV_RULE: Final = "a map from environment variable name to value"
+COOKIE_RULE: Final = "the name of a cookie, of letters, digits, '_' and '-'"
+SECONDS_RULE: Final = "a whole number of seconds, at least 1"
+DATA_RULE: Final = "a map, not empty, from key (letters, digits, '-', '_', '.', at most 253) to text"
 
 
 class Model(BaseModel):
@@ -159,14 +219,36 @@ class CanaryHeader(Model):
     value: Text = Field(description="the exact value of the header", examples=["true"])
 
 
+class Configuration(Model):
+    """Content of a ConfigMap or Secret."""
+
+    data: dict[FileName, Text] = Field(min_length=1, description=DATA_RULE)
+
+
+class MountedConfiguration(Configuration):
+    """The same, and where pods find it: as files in a folder, or without one as environment variables."""
+
+    mount_path: MountPath | None = Field(
+        None, description="an absolute path of letters, digits, '.', '_', '-'", examples=["/etc/app"]
+    )
+
+
 class CanarySettings(Model):
-    """The version on trial; env holds the differences from stable only."""
+    """The version on trial; env, configMap and secret hold the differences from stable only."""
 
     image: Image = Field(description=IMAGE_RULE, examples=["registry.example/team/app:1.5.0"])
     replicas: Count | None = Field(None, description="a whole number of pods, at least 1", examples=["1"])
     weight: Weight | None = Field(None, description=WEIGHT_RULE, examples=["10"])
     header: CanaryHeader | None = Field(None, description="a header's name and value")
+    cookie: CookieName | None = Field(None, description=COOKIE_RULE, examples=["canary"])
+    replaces: Image | None = Field(
+        None,
+        description="the image of the running canary that may be replaced while it has traffic",
+        examples=["registry.example/team/app:1.4.9"],
+    )
     env: dict[EnvName, Text] = Field({}, description=ENV_RULE)
+    config_map: Configuration | None = Field(None, description="data that differs from stable's")
+    secret: Configuration | None = Field(None, description="data that differs from stable's")
 
 
 class Probe(Model):
@@ -178,8 +260,8 @@ class Probe(Model):
     initial_delay_seconds: Annotated[WholeNumber, Field(ge=0, le=INT32)] = Field(
         0, description="a whole number of seconds, at least 0", examples=["0"]
     )
-    period_seconds: Seconds = Field(5, description="a whole number of seconds, at least 1", examples=["5"])
-    timeout_seconds: Seconds = Field(2, description="a whole number of seconds, at least 1", examples=["2"])
+    period_seconds: Seconds = Field(5, description=SECONDS_RULE, examples=["5"])
+    timeout_seconds: Seconds = Field(2, description=SECONDS_RULE, examples=["2"])
     failure_threshold: Count = Field(3, description="a whole number of failures, at least 1", examples=["3"])
 
 
@@ -229,6 +311,38 @@ class EnvFrom(Model):
         return self
 
 
+class Autoscaling(Model):
+    """How many pods each track has when their number follows the load."""
+
+    min_replicas: Count = Field(description="a whole number of pods, at least 1", examples=["2"])
+    max_replicas: Count = Field(description="a whole number of pods, at least minReplicas", examples=["10"])
+    target_cpu_percent: Annotated[WholeNumber, Field(ge=1, le=1000)] = Field(
+        80, description="a whole number of percent of the CPU request, from 1 to 1000", examples=["80"]
+    )
+
+    @model_validator(mode="after")
+    def _a_range(self) -> Self:
+        if self.max_replicas < self.min_replicas:
+            raise ValueError("maxReplicas below minReplicas")
+        return self
+
+
+class DisruptionBudget(Model):
+    """How many pods of a track may be evicted at a time. Only this form: a minimum could block every eviction."""
+
+    max_unavailable: Annotated[int | str, BeforeValidator(_pods_or_percent)] = Field(
+        description="a whole number of pods, at least 1, or a percent from 1% to 100%", examples=["25%"]
+    )
+
+
+class SessionAffinitySettings(Model):
+    """A cookie of the router that keeps a client on its pod."""
+
+    cookie_name: CookieName = Field(description=COOKIE_RULE, examples=["session-affinity"])
+    max_age_seconds: Seconds | None = Field(None, description=SECONDS_RULE, examples=["3600"])
+    canary_behavior: CanaryBehavior = Field("sticky", description="one of sticky, legacy", examples=["sticky"])
+
+
 class ServiceSettings(Model):
     """One service: where its requests come in, what runs, and what is on trial."""
 
@@ -239,12 +353,24 @@ class ServiceSettings(Model):
     port: Annotated[WholeNumber, Field(ge=1, le=65535)] = Field(
         description="a port from 1 to 65535, on which the container listens", examples=["8080"]
     )
+    port_name: Annotated[str, StringConstraints(pattern=PORT_NAME, max_length=15)] | None = Field(
+        None,
+        description="a lower-case letter, then letters, digits and single '-', at most 15",
+        examples=["http"],
+    )
     replicas: Count = Field(
         2,
         description="a whole number of pods, at least 1 (stable must be able to take everything back)",
         examples=["2"],
     )
-    image: Image = Field(description=IMAGE_RULE, examples=["registry.example/team/app:1.4.2"])
+    stable: Literal["managed", "existing"] = Field(
+        "managed",
+        description="managed, or existing when something else owns stable's Deployment, Service and Ingress",
+        examples=["managed"],
+    )
+    image: Image | None = Field(
+        None, validate_default=True, description=IMAGE_RULE, examples=["registry.example/team/app:1.4.2"]
+    )
     canary: Annotated[CanarySettings | None, BeforeValidator(_not_null)] = Field(
         None, description="the canary's settings; without a canary, the key is absent"
     )
@@ -252,6 +378,16 @@ class ServiceSettings(Model):
     env_from: tuple[EnvFrom, ...] = Field(
         (), description="a list, each entry with exactly one of configMapRef and secretRef"
     )
+    config_map: MountedConfiguration | None = Field(None, description="data and, for files, mountPath")
+    secret: MountedConfiguration | None = Field(None, description="data and, for files, mountPath")
+    autoscaling: Autoscaling | None = Field(
+        None, description="minReplicas, maxReplicas (at least as many) and targetCpuPercent"
+    )
+    disruption_budget: DisruptionBudget | None = Field(None, description="maxUnavailable")
+    session_affinity: SessionAffinitySettings | None = Field(
+        None, description="cookieName, maxAgeSeconds and canaryBehavior"
+    )
+    ready_timeout_seconds: Seconds = Field(300, description=SECONDS_RULE, examples=["300"])
     probes: Probes = Field(Probes(), description="readiness and liveness probes")
     resources: Resources = Field(Resources(), description="requests and limits, no request above its limit")
     # Above the slowest router's sync (ingress-nginx: 4.3 s), so that no request is sent to a pod that has gone.
@@ -275,6 +411,23 @@ class ServiceSettings(Model):
         "version, and containers have a name",
     )
 
+    @field_validator("image")
+    @classmethod
+    def _of_a_managed_stable(cls, image: str | None, info: ValidationInfo) -> str | None:
+        if image is None and info.data.get("stable") == "managed":
+            raise PydanticKnownError("missing")
+        return image
+
+
+class RolloutSettings(Model):
+    """What an update may do to running traffic."""
+
+    max_step: Annotated[WholeNumber, Field(ge=1, le=TOTAL_WEIGHT)] = Field(
+        50,
+        description=f"a whole number of percent points from 1 to {TOTAL_WEIGHT} by which one update may raise a weight",
+        examples=["50"],
+    )
+
 
 class Settings(Model):
     """The configuration of a stack."""
@@ -296,16 +449,45 @@ class Settings(Model):
         None, description="the name of a TLS Secret for the host", examples=["macromind-tls"]
     )
     canary_weight: Weight = Field(0, description=WEIGHT_RULE, examples=["20"])
+    rollout: RolloutSettings = Field(RolloutSettings(), description="maxStep")
     services: dict[ServiceName, ServiceSettings] = Field(
         min_length=1,
         description=f"a map from service name (a lower-case letter, then letters, digits and '-', at most "
         f"{SERVICE_NAME_LENGTH}) to its settings",
     )
 
-    def image_of(self, name: str, track: Track) -> str:
-        """Return the image that a track of this service runs; without a canary, stable's."""
+    def tracks_of(self, name: str) -> tuple[Track, ...]:
+        """Return the tracks of this service that are ours to make: an existing stable belongs to something else."""
+        service = self.services[name]
+        stable = (Track.STABLE,) if service.stable == "managed" else ()
+        return (*stable, Track.CANARY) if service.canary else stable
+
+    def app_label_of(self, name: str, track: Track) -> str:
+        """Return the `app` label of a track's pods.
+
+        A canary beside an existing stable has one of its own: that Service selects `app` alone and would take the
+        canary's pods for stable ones.
+        """
+        apart = track is Track.CANARY and self.services[name].stable == "existing"
+        return f"{name}-canary" if apart else name
+
+    def image_of(self, name: str, track: Track) -> str | None:
+        """Return the image that a track of this service runs; without a canary, stable's.
+
+        None is an existing stable of which no image was declared.
+        """
         service = self.services[name]
         return service.canary.image if service.canary and track is Track.CANARY else service.image
+
+    def config_of(self, name: str, track: Track) -> dict[str, str]:
+        """Return the content of a track's ConfigMap: stable's, and for the canary its differences merged by key."""
+        service = self.services[name]
+        return _merged_data(service.config_map, service.canary.config_map if service.canary else None, track)
+
+    def secret_of(self, name: str, track: Track) -> dict[str, str]:
+        """Return the content of a track's Secret, in plain text, by the same rule."""
+        service = self.services[name]
+        return _merged_data(service.secret, service.canary.secret if service.canary else None, track)
 
     def canary_weight_of(self, name: str) -> tuple[int, str]:
         """Return the percent that the canary of this service gets, and the configuration key that says so."""
@@ -314,13 +496,23 @@ class Settings(Model):
             return self.canary_weight, "canaryWeight"
         return canary.weight, f"services.{name}.canary.weight"
 
-    def canary_replicas_of(self, name: str) -> int:
-        """Return the pods of the canary: as declared, else stable's number times its weight, at least 1."""
+    def replicas_of(self, name: str, track: Track) -> int:
+        """Return the pods of a track; with autoscaling, the fewest it may have.
+
+        The canary's are as declared, else stable's number times its weight, rounded up, at least 1.
+        """
         service = self.services[name]
+        stable = service.autoscaling.min_replicas if service.autoscaling else service.replicas
+        if track is Track.STABLE:
+            return stable
         if service.canary and service.canary.replicas is not None:
             return service.canary.replicas
         weight, _ = self.canary_weight_of(name)
-        return max(1, math.ceil(service.replicas * weight / TOTAL_WEIGHT))
+        return max(1, math.ceil(stable * weight / TOTAL_WEIGHT))
+
+    def canary_replicas_of(self, name: str) -> int:
+        """Return the pods of the canary."""
+        return self.replicas_of(name, Track.CANARY)
 
     def router_of_stack(self) -> Router:
         """Return the router that carries out the splits of this stack."""
@@ -337,7 +529,9 @@ class Settings(Model):
                 Backend(f"{name}-canary", service.port),
                 weight,
                 Header(header.name, header.value) if header else None,
+                service.canary.cookie,
             )
+        affinity = service.session_affinity
         return Split(
             name=name,
             namespace=self.namespace,
@@ -347,4 +541,12 @@ class Settings(Model):
             ingress_class=self.ingress_class_name,
             tls_secret=self.tls_secret_name,
             annotations=service.annotations,
+            affinity=SessionAffinity(affinity.cookie_name, affinity.max_age_seconds, affinity.canary_behavior)
+            if affinity
+            else None,
         )
+
+
+def _merged_data(stable: Configuration | None, canary: Configuration | None, track: Track) -> dict[str, str]:
+    differences = canary.data if canary and track is Track.CANARY else {}
+    return (stable.data if stable else {}) | differences

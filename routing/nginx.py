@@ -6,23 +6,35 @@ it into the stable Service's upstream. Semantics: https://kubernetes.github.io/i
 
 import re
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from routing.router import Feature, HeaderSyntax, Manifest, RouteObject, UnreadableRouteError
-from routing.split import Backend, CanaryBackend, Header, Match, Split, Track
+from routing.split import Backend, CanaryBackend, Header, Match, SessionAffinity, Split, Track
 
 ANNOTATION_PREFIX: Final = "nginx.ingress.kubernetes.io/"
 CANARY: Final = ANNOTATION_PREFIX + "canary"
 WEIGHT: Final = ANNOTATION_PREFIX + "canary-weight"
 HEADER_NAME: Final = ANNOTATION_PREFIX + "canary-by-header"
 HEADER_VALUE: Final = ANNOTATION_PREFIX + "canary-by-header-value"
+COOKIE: Final = ANNOTATION_PREFIX + "canary-by-cookie"
+AFFINITY: Final = ANNOTATION_PREFIX + "affinity"
+AFFINITY_CANARY_BEHAVIOR: Final = ANNOTATION_PREFIX + "affinity-canary-behavior"
+SESSION_COOKIE_NAME: Final = ANNOTATION_PREFIX + "session-cookie-name"
+SESSION_COOKIE_MAX_AGE: Final = ANNOTATION_PREFIX + "session-cookie-max-age"
+SESSION_COOKIE_PATH: Final = ANNOTATION_PREFIX + "session-cookie-path"
+_OF_AFFINITY: Final = frozenset(
+    {AFFINITY, AFFINITY_CANARY_BEHAVIOR, SESSION_COOKIE_NAME, SESSION_COOKIE_MAX_AGE, SESSION_COOKIE_PATH}
+)
+
+# What the controller calls the cookie when no annotation does.
+DEFAULT_SESSION_COOKIE: Final = "INGRESSCOOKIE"
 
 
 class Nginx:
     """Two Ingresses: `NAME` to the stable Service, `NAME-canary` with the canary annotations."""
 
     name = "nginx"
-    features = frozenset({Feature.WEIGHT, Feature.HEADER})
+    features = frozenset({Feature.WEIGHT, Feature.HEADER, Feature.COOKIE, Feature.AFFINITY, Feature.ATTACH})
     # The controller drops a header annotation with other characters and only logs it
     # (internal/ingress/annotations/parser/validators.go, v1.15.1). Underscores in names are not passed on by nginx
     # unless `underscores_in_headers` is on.
@@ -37,25 +49,59 @@ class Nginx:
     def render(self, split: Split) -> Sequence[RouteObject]:
         """Return the stable Ingress and, when there is a canary, its Ingress."""
         stable = RouteObject(
-            _ingress(split, Track.STABLE, split.stable, split.annotations), frozenset({split.stable.service})
+            _ingress(split, Track.STABLE, split.stable, split.annotations | _affinity_annotations(split)),
+            frozenset({split.stable.service}),
         )
         if split.canary is None:
             return (stable,)
         annotations = {CANARY: "true", WEIGHT: str(split.canary.weight)}
         if split.canary.header:
             annotations |= {HEADER_NAME: split.canary.header.name, HEADER_VALUE: split.canary.header.value}
+        if split.canary.cookie:
+            annotations[COOKIE] = split.canary.cookie
+        if split.affinity:
+            annotations[AFFINITY_CANARY_BEHAVIOR] = split.affinity.canary_behavior
         canary = RouteObject(
             _ingress(split, Track.CANARY, split.canary.backend, annotations),
             frozenset({split.stable.service, split.canary.backend.service}),
         )
         return stable, canary
 
+    def narrowed(self, manifests: Sequence[Manifest], match: Match) -> list[Manifest]:
+        """Return the Ingresses that have this host, path and pathType, with nothing else in them."""
+        found = []
+        for manifest in manifests:
+            rules = [
+                {"host": rule.get("host"), "http": {"paths": [path]}}
+                for rule, path in _paths(manifest)
+                if (rule.get("host"), path.get("path"), path.get("pathType"))
+                == (match.host, match.path, match.path_type)
+            ]
+            if rules:
+                found.append(manifest | {"spec": manifest["spec"] | {"rules": rules}})
+        return found
+
+    def taken_along(self, manifests: Sequence[Manifest], split: Split) -> list[str]:
+        """Return other hosts and paths of the stable Service: NGINX attaches a canary to the Service, not to a path.
+
+        See mergeAlternativeBackends in internal/ingress/controller/controller.go (v1.15.1), and issues 4667 and 8689.
+        """
+        return [
+            f"{rule.get('host', '*')}{path.get('path', '/')}"
+            for manifest in manifests
+            if _annotations(manifest).get(CANARY) != "true"
+            for rule, path in _paths(manifest)
+            if ((path.get("backend") or {}).get("service") or {}).get("name") == split.stable.service
+            and (rule.get("host"), path.get("path")) != (split.match.host, split.match.path)
+        ]
+
     def read(self, manifests: Sequence[Manifest]) -> Split:
         """Return the split of one stable Ingress and at most one canary Ingress.
 
         Raises:
             UnreadableRouteError: there is no stable Ingress, more than one of a kind, an Ingress with other than one
-                rule and path, or a canary weight that is not a whole number from 0 to 100.
+                rule and path, a canary weight that is not a whole number from 0 to 100, or a cookie's age that is
+                not a whole number.
         """
         canaries = [m for m in manifests if _annotations(m).get(CANARY) == "true"]
         stables = [m for m in manifests if m not in canaries]
@@ -66,6 +112,10 @@ class Nginx:
         (stable,) = stables
         match, backend = _route(stable)
         metadata, spec = stable["metadata"], stable["spec"]
+        annotations = _annotations(stable)
+        affinity = _affinity(stable, *canaries)
+        if affinity:
+            annotations = {key: value for key, value in annotations.items() if key not in _OF_AFFINITY}
         return Split(
             name=metadata["name"],
             namespace=metadata["namespace"],
@@ -73,9 +123,47 @@ class Nginx:
             stable=backend,
             canary=_canary(canaries[0]) if canaries else None,
             ingress_class=spec.get("ingressClassName", ""),
-            tls_secret=spec["tls"][0]["secretName"] if spec.get("tls") else None,
-            annotations=_annotations(stable),
+            # An entry without a Secret takes the controller's own certificate.
+            tls_secret=spec["tls"][0].get("secretName") if spec.get("tls") else None,
+            annotations=annotations,
+            affinity=affinity,
         )
+
+
+def _affinity_annotations(split: Split) -> dict[str, str]:
+    if split.affinity is None:
+        return {}
+    annotations = {
+        AFFINITY: "cookie",
+        SESSION_COOKIE_NAME: split.affinity.cookie_name,
+        # ingress-nginx does the same without it, but Traefik sets the cookie for the whole host, and services with the
+        # same cookie name overwrite each other's.
+        SESSION_COOKIE_PATH: split.match.path,
+        # The controller reads it from the canary's Ingress only; here it says what the next canary will do.
+        AFFINITY_CANARY_BEHAVIOR: split.affinity.canary_behavior,
+    }
+    if split.affinity.max_age is not None:
+        annotations[SESSION_COOKIE_MAX_AGE] = str(split.affinity.max_age)
+    return annotations
+
+
+def _affinity(stable: Manifest, canary: Manifest | None = None) -> SessionAffinity | None:
+    annotations = _annotations(stable)
+    if annotations.get(AFFINITY) != "cookie":
+        return None
+    age = annotations.get(SESSION_COOKIE_MAX_AGE)
+    try:
+        max_age = None if age is None else int(age)
+    except ValueError as error:
+        raise UnreadableRouteError(
+            f"Ingress {stable['metadata']['name']} has {SESSION_COOKIE_MAX_AGE}: {age!r}, not a whole number of seconds"
+        ) from error
+    decisive = _annotations(canary or stable)
+    return SessionAffinity(
+        annotations.get(SESSION_COOKIE_NAME, DEFAULT_SESSION_COOKIE),
+        max_age,
+        "legacy" if decisive.get(AFFINITY_CANARY_BEHAVIOR) == "legacy" else "sticky",
+    )
 
 
 def _ingress(split: Split, track: Track, backend: Backend, annotations: dict[str, str]) -> Manifest:
@@ -83,7 +171,12 @@ def _ingress(split: Split, track: Track, backend: Backend, annotations: dict[str
     path = {
         "path": split.match.path,
         "pathType": split.match.path_type,
-        "backend": {"service": {"name": backend.service, "port": {"number": backend.port}}},
+        "backend": {
+            "service": {
+                "name": backend.service,
+                "port": {"number" if isinstance(backend.port, int) else "name": backend.port},
+            }
+        },
     }
     spec: Manifest = {
         "ingressClassName": split.ingress_class,
@@ -105,6 +198,15 @@ def _annotations(manifest: Manifest) -> dict[str, str]:
     return dict(manifest["metadata"].get("annotations") or {})
 
 
+def _paths(manifest: Manifest) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Return each path of an Ingress with its rule."""
+    return [
+        (rule, path)
+        for rule in manifest["spec"].get("rules") or ()
+        for path in (rule.get("http") or {}).get("paths") or ()
+    ]
+
+
 def _route(manifest: Manifest) -> tuple[Match, Backend]:
     name = manifest["metadata"]["name"]
     try:
@@ -113,7 +215,7 @@ def _route(manifest: Manifest) -> tuple[Match, Backend]:
         service = path["backend"]["service"]
         return (
             Match(rule["host"], path["path"], path["pathType"]),
-            Backend(service["name"], service["port"]["number"]),
+            Backend(service["name"], service["port"].get("number") or service["port"]["name"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UnreadableRouteError(
@@ -128,7 +230,7 @@ def _canary(manifest: Manifest) -> CanaryBackend:
     try:
         name = annotations.get(HEADER_NAME)
         header = Header(name, annotations[HEADER_VALUE]) if name else None
-        return CanaryBackend(backend, int(weight), header)
+        return CanaryBackend(backend, int(weight), header, annotations.get(COOKIE) or None)
     except KeyError as error:
         raise UnreadableRouteError(f"Ingress {manifest['metadata']['name']} lacks annotation {error}") from error
     except ValueError as error:

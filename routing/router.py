@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol, TypeAlias
 
-from routing.split import Split
+from routing.split import Match, Split
 
 Manifest: TypeAlias = dict[str, Any]
 """A Kubernetes object as the API server takes it."""
@@ -17,6 +17,10 @@ class Feature(StrEnum):
 
     WEIGHT = "weight"
     HEADER = "header"
+    COOKIE = "cookie"
+    AFFINITY = "affinity"
+    ATTACH = "attach"
+    """Keeps the canary in an object of its own, beside objects that belong to somebody else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,14 @@ class Router(Protocol):
 
     def render(self, split: Split) -> Sequence[RouteObject]:
         """Return the router's objects in the order in which they have to be created."""
+        ...
+
+    def narrowed(self, manifests: Sequence[Manifest], match: Match) -> list[Manifest]:
+        """Return those of the objects that route these requests, without what they say of others."""
+        ...
+
+    def taken_along(self, manifests: Sequence[Manifest], split: Split) -> list[str]:
+        """Return what else, as host and path, goes to the split's stable Service and so to its canary too."""
         ...
 
     def read(self, manifests: Sequence[Manifest]) -> Split:

@@ -7,6 +7,9 @@ from typing import Final, Literal, TypeAlias
 PathType: TypeAlias = Literal["Prefix", "Exact", "ImplementationSpecific"]
 """The path types of `networking.k8s.io/v1` Ingress."""
 
+CanaryBehavior: TypeAlias = Literal["sticky", "legacy"]
+"""Whether the canary holds its clients too (sticky), or only stable does (legacy)."""
+
 TOTAL_WEIGHT: Final = 100
 """Weights are percent."""
 
@@ -27,6 +30,18 @@ class Header:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionAffinity:
+    """A cookie by which the proxy keeps a client on the pod that answered it first, and so on its track.
+
+    `max_age` is in seconds; None ends it with the browser's session.
+    """
+
+    cookie_name: str
+    max_age: int | None = None
+    canary_behavior: CanaryBehavior = "sticky"
+
+
+@dataclass(frozen=True, slots=True)
 class Match:
     """The requests that belong to the service."""
 
@@ -37,22 +52,24 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A Kubernetes Service and the port on which it takes requests."""
+    """A Kubernetes Service and the number or name of the port on which it takes requests."""
 
     service: str
-    port: int
+    port: int | str
 
 
 @dataclass(frozen=True, slots=True)
 class CanaryBackend:
     """Where canary requests go, and which requests those are.
 
-    `weight` is the percent (0 to 100) of the requests that no header decided.
+    `weight` is the percent (0 to 100) of the requests that neither header nor cookie decided. `cookie` names a cookie
+    that decides by its value: `always` is the canary, `never` is stable.
     """
 
     backend: Backend
     weight: int
     header: Header | None = None
+    cookie: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight <= TOTAL_WEIGHT:
@@ -75,6 +92,7 @@ class Split:
     ingress_class: str = "nginx"
     tls_secret: str | None = None
     annotations: dict[str, str] = field(default_factory=dict)
+    affinity: SessionAffinity | None = None
 
     @property
     def weight(self) -> int:

@@ -6,6 +6,7 @@ from typing import Final
 from routing.split import Track
 
 MANAGED_BY: Final = "pulumi"
+VERSION_LABEL: Final = "app.kubernetes.io/version"
 _LABEL_LENGTH: Final = 63
 
 
@@ -14,24 +15,30 @@ def object_name(service: str, track: Track) -> str:
     return service if track is Track.STABLE else f"{service}-{track}"
 
 
-def selector(service: str, track: Track) -> dict[str, str]:
+def selector(app: str, track: Track) -> dict[str, str]:
     """Return the labels by which Deployment and Service find the pods of one track and no others."""
-    return {"app": service, "version": str(track)}
+    return {"app": app, "version": str(track)}
 
 
-def labels(service: str, track: Track, image: str, part_of: str) -> dict[str, str]:
-    """Return the selector and the recommended labels of Kubernetes.
+def labels(service: str, track: Track, image: str | None, part_of: str, app: str | None = None) -> dict[str, str]:
+    """Return the selector and the recommended labels of Kubernetes; no version when the image is not known.
+
+    `app` is the value of the `app` label, which also names the application; without it, the service's name.
 
     https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/
     """
-    return selector(service, track) | {
-        "app.kubernetes.io/name": service,
-        "app.kubernetes.io/instance": object_name(service, track),
-        "app.kubernetes.io/version": image_version(image),
-        "app.kubernetes.io/component": str(track),
-        "app.kubernetes.io/part-of": part_of,
-        "app.kubernetes.io/managed-by": MANAGED_BY,
-    }
+    version = {} if image is None else {VERSION_LABEL: image_version(image)}
+    return (
+        selector(app or service, track)
+        | version
+        | {
+            "app.kubernetes.io/name": app or service,
+            "app.kubernetes.io/instance": object_name(service, track),
+            "app.kubernetes.io/component": str(track),
+            "app.kubernetes.io/part-of": part_of,
+            "app.kubernetes.io/managed-by": MANAGED_BY,
+        }
+    )
 
 
 def image_version(image: str) -> str:

@@ -1,11 +1,18 @@
 """What a configuration means, and what is said about one that means nothing."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
+import config.loader
 from config.loader import ConfigError, Problem, load
+from config.settings import CanarySettings, ServiceSettings
+from routing.nginx import Nginx
+from routing.router import Feature
+from routing.split import SessionAffinity, Track
 
 SERVICE: dict[str, Any] = {"path": "/api/auth", "port": 8080, "image": "macromind/auth-service:1.4.2"}
 CANARY: dict[str, Any] = {"image": "macromind/auth-service:1.5.0"}
@@ -21,6 +28,14 @@ def problems(values: dict[str, str], secret_keys: tuple[str, ...] = ()) -> dict[
     with pytest.raises(ConfigError) as caught:
         load(values, secret_keys)
     return {problem.key: problem for problem in caught.value.problems}
+
+
+def refusals(values: dict[str, str]) -> Sequence[Problem]:
+    try:
+        load(values)
+    except ConfigError as error:
+        return error.problems
+    return ()
 
 
 @pytest.mark.parametrize("weight", ["0", "1", "50", "99", "100"])
@@ -210,13 +225,13 @@ def test_a_weight_of_its_own_goes_over_the_global_one_and_is_named_as_source() -
 def test_the_canarys_pods_follow_its_weight(weight: int, replicas: int, expected: int) -> None:
     service = SERVICE | {"replicas": replicas, "canary": CANARY | {"weight": weight}}
 
-    assert load(raw({"auth-service": service})).canary_replicas_of("auth-service") == expected
+    assert load(raw({"auth-service": service})).replicas_of("auth-service", Track.CANARY) == expected
 
 
 def test_declared_canary_pods_go_over_derived_ones() -> None:
     service = SERVICE | {"replicas": 4, "canary": CANARY | {"weight": 100, "replicas": 3}}
 
-    assert load(raw({"auth-service": service})).canary_replicas_of("auth-service") == 3
+    assert load(raw({"auth-service": service})).replicas_of("auth-service", Track.CANARY) == 3
 
 
 def test_what_pulumi_turned_into_numbers_and_booleans_is_text_again_for_kubernetes() -> None:
@@ -248,6 +263,31 @@ def test_an_empty_tls_secret_means_none() -> None:
         {"replicas": 10**30},
         {"probes": {"readiness": {"periodSeconds": 10**12}}},
         {"canary": CANARY | {"header": {"name": "X-Canary", "value": 1e22}}},
+        {"autoscaling": {"minReplicas": 0, "maxReplicas": 2}},
+        {"autoscaling": {"minReplicas": 3, "maxReplicas": 2}},
+        {"autoscaling": {"minReplicas": 2}},
+        {"autoscaling": {"minReplicas": 2, "maxReplicas": 3, "targetCpuPercent": 0}},
+        {"autoscaling": {"minReplicas": 2, "maxReplicas": 3, "targetCpuPercent": 1001}},
+        {"configMap": {"data": {}}},
+        {"configMap": {"mountPath": "/etc/app"}},
+        {"configMap": {"data": {"KEY": {"nested": "x"}}}},
+        *(
+            {"configMap": {"data": {key: "x"}, "mountPath": "/etc/app"}}
+            for key in (".", "..", "..a", "a b", "", "a" * 254)
+        ),
+        *(
+            {"secret": {"data": {"KEY": "x"}, "mountPath": path}}
+            for path in ("/", "etc", "/etc/", "/a/../b", "/a:b", "")
+        ),
+        {"canary": CANARY | {"configMap": {"data": {"KEY": "x"}, "mountPath": "/etc/app"}}},
+        {"sessionAffinity": {"cookieName": "a b"}},
+        {"sessionAffinity": {"cookieName": "pin", "maxAgeSeconds": 0}},
+        {"sessionAffinity": {"cookieName": "pin", "canaryBehavior": "loose"}},
+        {"canary": CANARY | {"cookie": "a=b"}},
+        {"canary": CANARY | {"replaces": "two words"}},
+        {"readyTimeoutSeconds": 0},
+        {"stable": "elsewhere"},
+        {"image": None},
     ],
 )
 def test_what_the_api_server_or_router_would_refuse_is_refused_before(change: dict[str, object]) -> None:
@@ -311,3 +351,223 @@ def test_an_empty_canary_key_is_no_removal() -> None:
 
 def test_under_a_name_that_cannot_stay_nothing_else_is_asked_for() -> None:
     assert set(problems(raw({"auth-service": SERVICE, "Bad_": {"image": "x y"}}))) == {"services.Bad_"}
+
+
+def of(**changes: object) -> dict[str, str]:
+    return raw({"auth-service": SERVICE | changes})
+
+
+def test_an_autoscaler_sets_the_number_of_pods_and_nobody_else() -> None:
+    autoscaling = {"minReplicas": 2, "maxReplicas": 5}
+
+    found = problems(of(autoscaling=autoscaling, replicas=2, canary=CANARY | {"replicas": 1}))
+
+    assert set(found) == {"services.auth-service.replicas", "services.auth-service.canary.replicas"}
+    for key, problem in found.items():
+        assert "autoscaler sets the number" in problem.allowed
+        assert problem.fix == f"pulumi config rm --path {key}"
+    assert load(of(autoscaling=autoscaling, canary=CANARY)).services["auth-service"].autoscaling
+
+
+def test_an_autoscaler_needs_a_cpu_request_to_measure_against() -> None:
+    autoscaling = {"minReplicas": 2, "maxReplicas": 5}
+
+    found = problems(of(autoscaling=autoscaling, resources={"requests": {"memory": "128Mi"}}))
+
+    assert found["services.auth-service.resources.requests.cpu"].fix.endswith("resources.requests.cpu 100m")
+    assert load(of(autoscaling=autoscaling, resources={"requests": {}, "limits": {"cpu": "1"}})).services
+    assert load(of(resources={"requests": {"memory": "128Mi"}})).services
+
+
+@pytest.mark.parametrize("allowed", [1, "1", "1%", "99%", "100%"])
+def test_a_disruption_budget_lets_at_least_one_pod_go(allowed: object) -> None:
+    budget = load(of(disruptionBudget={"maxUnavailable": allowed})).services["auth-service"].disruption_budget
+
+    assert budget
+    assert budget.max_unavailable == (1 if allowed == "1" else allowed)
+
+
+@pytest.mark.parametrize("refused", [0, "0", "0%", "101%", "01%", "half", "1.5", True, None, -1, 2**31])
+def test_a_disruption_budget_that_could_block_every_eviction_is_refused(refused: object) -> None:
+    problem = problems(of(disruptionBudget={"maxUnavailable": refused}))
+
+    assert problem["services.auth-service.disruptionBudget.maxUnavailable"].fix.endswith("maxUnavailable 25%")
+
+
+@pytest.mark.parametrize("kind", ["configMap", "secret"])
+def test_keys_that_become_variables_have_names_of_variables(kind: str) -> None:
+    bad, good = {"1ST": "x"}, {"KEY": "x", "app.yaml": "x"}
+
+    found = problems(of(**{kind: {"data": bad | good}, "canary": CANARY | {kind: {"data": bad}}}))
+
+    assert set(found) == {f"services.auth-service.{holder}{kind}.data.1ST" for holder in ("", "canary.")}
+    files = {"data": bad | good, "mountPath": "/etc/app"}
+    assert load(of(**{kind: files, "canary": CANARY | {kind: {"data": bad}}})).services
+
+
+def test_two_folders_cannot_be_mounted_at_one_place() -> None:
+    content = {"data": {"KEY": "x"}, "mountPath": "/etc/app"}
+
+    assert set(problems(of(configMap=content, secret=content))) == {"services.auth-service.secret.mountPath"}
+    assert load(of(configMap=content, secret=content | {"mountPath": "/etc/app-secret"})).services
+
+
+def test_values_of_a_secret_reach_no_message_even_when_the_configuration_is_not_encrypted() -> None:
+    nested: dict[str, Any] = {"data": {"TOKEN": {"nested": "hunter2"}}, "mountPath": "hunter2"}
+
+    with pytest.raises(ConfigError) as caught:
+        load(of(secret=nested, canary=CANARY | {"secret": {"data": {"OTHER": ["hunter2"]}}}))
+
+    assert len(caught.value.problems) == 3
+    assert "hunter2" not in str(caught.value)
+    assert "hunter2" not in str(problems(of(secert={"data": {"TOKEN": "hunter2"}})))
+
+
+def test_no_fix_repeats_what_is_encrypted() -> None:
+    same = {"data": {"KEY": "x"}, "mountPath": "/hunter2"}
+    clash = of(
+        configMap=same, secret=same, sessionAffinity={"cookieName": "hunter2"}, canary=CANARY | {"cookie": "hunter2"}
+    )
+
+    found = problems(clash, ("services",))
+
+    assert len(found) == 2
+    assert "hunter2" not in str(found)
+
+
+@pytest.mark.parametrize("empty", ["autoscaling", "configMap", "secret", "sessionAffinity", "disruptionBudget"])
+def test_an_empty_key_asks_for_nothing(empty: str) -> None:
+    assert load(of(**{empty: None, "replicas": 3})) == load(of(replicas=3))
+
+
+def test_the_canarys_configuration_is_stables_with_its_own_differences() -> None:
+    settings = load(
+        of(
+            configMap={"data": {"MODEL": "old", "REGION": "eu"}},
+            secret={"data": {"TOKEN": "a"}},
+            canary=CANARY | {"configMap": {"data": {"MODEL": "new"}}, "secret": {"data": {"EXTRA": 1}}},
+        )
+    )
+
+    assert settings.config_of("auth-service", Track.STABLE) == {"MODEL": "old", "REGION": "eu"}
+    assert settings.config_of("auth-service", Track.CANARY) == {"MODEL": "new", "REGION": "eu"}
+    assert settings.secret_of("auth-service", Track.STABLE) == {"TOKEN": "a"}
+    assert settings.secret_of("auth-service", Track.CANARY) == {"TOKEN": "a", "EXTRA": "1"}
+
+
+def test_cookie_and_affinity_reach_the_split() -> None:
+    affinity = {"cookieName": "pin", "maxAgeSeconds": "600", "canaryBehavior": "legacy"}
+
+    split = load(of(sessionAffinity=affinity, canary=CANARY | {"cookie": "canary_user"})).split_of("auth-service")
+
+    assert split.affinity == SessionAffinity("pin", 600, "legacy")
+    assert split.canary
+    assert split.canary.cookie == "canary_user"
+
+
+def test_the_cookie_that_chooses_is_not_the_one_that_keeps() -> None:
+    found = problems(of(sessionAffinity={"cookieName": "pin"}, canary=CANARY | {"cookie": "PIN"}))
+
+    assert set(found) == {"services.auth-service.canary.cookie"}
+
+
+@pytest.mark.parametrize("name", ["affinity", "session-cookie-name", "affinity-canary-behavior", "canary-by-cookie"])
+def test_annotations_that_other_keys_set_are_refused(name: str) -> None:
+    assert problems(of(annotations={f"nginx.ingress.kubernetes.io/{name}": "x"}))
+
+
+def test_annotations_of_a_session_cookie_that_no_key_sets_are_the_users() -> None:
+    annotations = {"nginx.ingress.kubernetes.io/affinity-mode": "persistent"}
+
+    assert load(of(annotations=annotations)).split_of("auth-service").annotations == annotations
+
+
+EXISTING = {key: value for key, value in SERVICE.items() if key != "image"} | {"stable": "existing", "canary": CANARY}
+
+
+def test_an_existing_stable_needs_no_image_and_is_not_ours_to_make() -> None:
+    settings = load(raw({"auth-service": EXISTING}))
+
+    assert settings.image_of("auth-service", Track.STABLE) is None
+    assert settings.image_of("auth-service", Track.CANARY) == CANARY["image"]
+    assert settings.tracks_of("auth-service") == (Track.CANARY,)
+
+
+@pytest.mark.parametrize("service", [SERVICE, SERVICE | {"canary": CANARY}])
+def test_a_managed_stable_is_made_with_or_without_canary(service: dict[str, Any]) -> None:
+    tracks = load(raw({"auth-service": service})).tracks_of("auth-service")
+
+    assert tracks == ((Track.STABLE, Track.CANARY) if "canary" in service else (Track.STABLE,))
+
+
+def test_pods_beside_an_existing_stable_have_an_app_label_that_its_service_does_not_select() -> None:
+    existing, managed = load(raw({"auth-service": EXISTING})), load(of(canary=CANARY))
+
+    assert existing.app_label_of("auth-service", Track.STABLE) == "auth-service"
+    assert existing.app_label_of("auth-service", Track.CANARY) == "auth-service-canary"
+    assert managed.app_label_of("auth-service", Track.CANARY) == "auth-service"
+
+
+def test_what_only_the_owner_of_an_existing_ingress_can_change_is_refused() -> None:
+    service = EXISTING | {"annotations": {"a/b": "c"}, "sessionAffinity": {"cookieName": "pin"}}
+
+    assert set(problems(raw({"auth-service": service}))) == {
+        "services.auth-service.annotations",
+        "services.auth-service.sessionAffinity",
+    }
+
+
+@pytest.mark.parametrize(
+    ("missing", "change", "key"),
+    [
+        (Feature.HEADER, {"canary": CANARY | {"header": {"name": "X-Canary", "value": "true"}}}, "canary.header"),
+        (Feature.COOKIE, {"canary": CANARY | {"cookie": "canary"}}, "canary.cookie"),
+        (Feature.AFFINITY, {"sessionAffinity": {"cookieName": "pin"}}, "sessionAffinity"),
+        (Feature.ATTACH, {"stable": "existing", "canary": CANARY}, "stable"),
+    ],
+)
+def test_what_a_router_cannot_do_is_refused_with_those_that_can(
+    missing: Feature, change: dict[str, Any], key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lesser = Nginx()
+    monkeypatch.setattr(lesser, "features", Nginx.features - {missing}, raising=False)
+    monkeypatch.setattr(config.loader, "ROUTERS", {"nginx": lesser, "able": Nginx()})
+
+    found = problems(of(**change))
+
+    assert set(found) == {f"services.auth-service.{key}"}
+    assert "router nginx cannot" in found[f"services.auth-service.{key}"].allowed
+    assert "able can" in found[f"services.auth-service.{key}"].allowed
+
+
+@pytest.mark.parametrize("step", [1, 30, 100])
+def test_the_largest_step_of_an_update_is_a_number_of_percent_points(step: int) -> None:
+    assert load(raw() | {"rollout": json.dumps({"maxStep": step})}).rollout.max_step == step
+    assert load(raw()).rollout.max_step == 50
+
+
+@pytest.mark.parametrize("rollout", ['{"maxStep": 0}', '{"maxStep": 101}', '{"maxStep": "half"}'])
+def test_no_other_largest_step_is_taken(rollout: str) -> None:
+    problem = problems(raw() | {"rollout": rollout})["rollout.maxStep"]
+
+    assert problem.fix == "pulumi config set --path rollout.maxStep 50"
+
+
+def test_a_rollout_that_is_no_map_is_removed_and_not_taken_for_services() -> None:
+    assert problems(raw() | {"rollout": "fast"})["rollout"].fix == "pulumi config rm rollout"
+
+
+def test_with_an_autoscaler_a_track_begins_with_the_fewest_it_may_have() -> None:
+    settings = load(of(autoscaling={"minReplicas": 4, "maxReplicas": 9}, canary=CANARY | {"weight": 30}))
+
+    assert settings.replicas_of("auth-service", Track.STABLE) == 4
+    assert settings.replicas_of("auth-service", Track.CANARY) == 2
+
+
+@pytest.mark.parametrize("model", [ServiceSettings, CanarySettings])
+@pytest.mark.parametrize("value", [None, True, 5, 1.5, "x", [], {}, [{}], {"data": 5}, {"data": {"a b": []}}])
+def test_whatever_stands_under_a_key_is_taken_or_told_as_a_problem(model: type[BaseModel], value: object) -> None:
+    for field in model.model_fields.values():
+        change = {field.alias or "": value}
+        service = SERVICE | (change if model is ServiceSettings else {"canary": CANARY | change})
+        assert all(problem.fix.startswith("pulumi config ") for problem in refusals(raw({"auth-service": service})))

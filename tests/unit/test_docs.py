@@ -2,16 +2,24 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import BaseModel
 
-from config.settings import CanarySettings, Probe, ServiceSettings, Settings
+from config.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("model", [Settings, ServiceSettings, CanarySettings, Probe])
+def models(annotation: object) -> set[type[BaseModel]]:
+    """Return every model that a type holds, and those that they hold."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return {annotation}.union(*(models(field.annotation) for field in annotation.model_fields.values()))
+    return {found for part in get_args(annotation) for found in models(part)}
+
+
+@pytest.mark.parametrize("model", sorted(models(Settings), key=str))
 def test_the_reference_names_every_configuration_key(model: type[BaseModel]) -> None:
     reference = (ROOT / "docs/reference.md").read_text()
 

@@ -1,5 +1,7 @@
 """Deployments and Services: what runs, under which labels, and how it ends."""
 
+import json
+from base64 import b64decode
 from typing import Any
 
 import pytest
@@ -7,7 +9,15 @@ import pytest
 from config.settings import Settings
 from routing.split import Track
 from workload.labels import image_version, labels
-from workload.manifests import deployment, merged, service
+from workload.manifests import (
+    autoscaler,
+    configurations,
+    configurations_used,
+    deployment,
+    disruption_budget,
+    merged,
+    service,
+)
 
 SERVICE: dict[str, Any] = {"path": "/api/auth", "port": 8080, "replicas": 4, "image": "macromind/auth-service:1.4.2"}
 
@@ -65,10 +75,10 @@ def test_the_version_label_is_the_tag_as_kubernetes_takes_it(image: str, version
     assert image_version(image) == version
 
 
-def test_pods_and_service_meet_at_the_named_port() -> None:
+def test_pods_and_service_meet_at_the_port_whatever_its_name() -> None:
     assert container(Track.STABLE)["ports"] == [{"name": "http", "containerPort": 8080, "protocol": "TCP"}]
     (port,) = service(settings(), "auth-service", Track.STABLE, "macromind")["spec"]["ports"]
-    assert (port["port"], port["targetPort"]) == (8080, "http")
+    assert port == {"port": 8080, "targetPort": 8080, "protocol": "TCP"}
 
 
 def test_a_rollout_never_has_fewer_ready_pods_than_declared() -> None:
@@ -173,9 +183,252 @@ def test_a_pod_template_patch_adds_a_volume_to_the_container_that_is_there() -> 
         ({}, {"a": {"b": None, "c": 1}}, {"a": {"c": 1}}),
         ({"args": ["a"]}, {"args": ["b", "c"]}, {"args": ["b", "c"]}),
         ({"c": [{"name": "x", "v": 1}]}, {"c": [{"name": "y"}]}, {"c": [{"name": "x", "v": 1}, {"name": "y"}]}),
+        (
+            {"c": [{"name": "x"}]},
+            {"c": [{"name": "y", "v": 1}, {"name": "y", "v": 2}]},
+            {"c": [{"name": "x"}, {"name": "y", "v": 1}, {"name": "y", "v": 2}]},
+        ),
     ],
 )
 def test_a_patch_merges_maps_by_key_and_named_lists_by_name(
     base: dict[str, Any], patch: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     assert merged(base, patch) == expected
+
+
+CONTENT: dict[str, Any] = {"configMap": {"data": {"MODEL": "old"}}, "secret": {"data": {"TOKEN": "hunter2 ü"}}}
+tracks = pytest.mark.parametrize("track", list(Track))
+
+
+def contents(track: Track, **changes: object) -> dict[str, dict[str, Any]]:
+    found = configurations(settings(**(CONTENT | changes)), "auth-service", track, "macromind")
+    return {manifest["kind"]: manifest for manifest in found}
+
+
+def test_without_content_there_is_no_configmap_and_no_secret() -> None:
+    assert configurations(settings(), "auth-service", Track.STABLE, "macromind") == []
+    assert {"envFrom", "volumeMounts"}.isdisjoint(container(Track.STABLE))
+
+
+@tracks
+def test_configuration_is_immutable_and_declared_as_the_api_server_keeps_it(track: Track) -> None:
+    found = contents(track)
+
+    assert found["ConfigMap"]["data"] == {"MODEL": "old"}
+    assert {key: b64decode(value).decode() for key, value in found["Secret"]["data"].items()} == {"TOKEN": "hunter2 ü"}
+    assert "hunter2" not in json.dumps(found)
+    assert [manifest["immutable"] for manifest in found.values()] == [True, True]
+
+
+@tracks
+@pytest.mark.parametrize("kind", ["ConfigMap", "Secret"])
+def test_the_name_follows_the_content_and_nothing_else(kind: str, track: Track) -> None:
+    key = {"ConfigMap": "configMap", "Secret": "secret"}[kind]
+
+    def name(data: dict[str, str], **changes: object) -> str:
+        found: str = contents(track, **{key: {"data": data}}, **changes)[kind]["metadata"]["name"]
+        return found
+
+    same = {name({"A": "1", "B": "2"}), name({"B": "2", "A": "1"}), name({"A": "1", "B": "2"}, image="app:9")}
+    others = {name({"A": "1"}), name({"A": "2", "B": "1"}), name({"A": "1", "B": ""}), name({"A": "12", "B": ""})}
+
+    assert len(same) == 1
+    assert len(others | same) == 5
+    owner = "auth-service" if track is Track.STABLE else "auth-service-canary"
+    for found in same | others:
+        prefix, _, digits = found.rpartition("-")
+        assert prefix == owner
+        assert len(digits) == 10
+        assert int(digits, 16) >= 0
+
+
+def test_a_change_of_the_canarys_configuration_rolls_the_canary_alone() -> None:
+    def templates(model: str) -> list[Any]:
+        canary = {"image": "app:2", "configMap": {"data": {"MODEL": model}}}
+        declared = settings(**CONTENT, canary=canary)
+        return [deployment(declared, "auth-service", track, "macromind")["spec"]["template"] for track in Track]
+
+    (stable, canary), (other_stable, other_canary) = templates("new"), templates("newer")
+
+    assert stable == other_stable
+    assert canary != other_canary
+
+
+@tracks
+def test_without_a_folder_pods_find_their_configuration_in_the_environment(track: Track) -> None:
+    names = {kind: manifest["metadata"]["name"] for kind, manifest in contents(track).items()}
+
+    found = container(track, **CONTENT, envFrom=[{"configMapRef": {"name": "shared"}}])
+
+    assert found["envFrom"] == [
+        {"configMapRef": {"name": "shared"}},
+        {"configMapRef": {"name": names["ConfigMap"]}},
+        {"secretRef": {"name": names["Secret"]}},
+    ]
+    assert "volumeMounts" not in found
+
+
+@tracks
+def test_with_a_folder_they_find_it_there_and_cannot_write_to_it(track: Track) -> None:
+    changes = {key: content | {"mountPath": f"/etc/{key}"} for key, content in CONTENT.items()}
+    names = {kind: manifest["metadata"]["name"] for kind, manifest in contents(track, **changes).items()}
+
+    pod = deployment(settings(**changes), "auth-service", track, "macromind")["spec"]["template"]["spec"]
+
+    assert "envFrom" not in pod["containers"][0]
+    volumes = {volume.pop("name"): volume for volume in pod["volumes"]}
+    mounts = {mount["mountPath"]: volumes[mount["name"]] for mount in pod["containers"][0]["volumeMounts"]}
+    assert mounts == {
+        "/etc/configMap": {"configMap": {"name": names["ConfigMap"]}},
+        "/etc/secret": {"secret": {"secretName": names["Secret"]}},
+    }
+    assert all(mount["readOnly"] for mount in pod["containers"][0]["volumeMounts"])
+
+
+@tracks
+@pytest.mark.parametrize("folder", [{}, {"mountPath": "/etc/app"}], ids=["variables", "files"])
+def test_pods_tell_which_of_our_configuration_they_use_and_nothing_of_others(
+    track: Track, folder: dict[str, str]
+) -> None:
+    changes: dict[str, Any] = {key: content | folder for key, content in CONTENT.items()}
+    changes["configMap"] = CONTENT["configMap"]
+    shared = [{"configMapRef": {"name": "shared"}}, {"secretRef": {"name": "auth-service-canary-settings"}}]
+    replica_set = deployment(settings(**changes, envFrom=shared), "auth-service", track, "macromind")
+
+    owner = "auth-service" if track is Track.STABLE else "auth-service-canary"
+    ours = {(kind, manifest["metadata"]["name"]) for kind, manifest in contents(track, **changes).items()}
+    assert configurations_used(replica_set, owner) == ours
+    assert configurations_used(replica_set, "auth") == set()
+
+
+def test_the_canary_mounts_its_differences_where_stable_mounts_its_own() -> None:
+    canary = {"image": "app:2", "configMap": {"data": {"MODEL": "new"}}}
+    config = {"data": {"MODEL": "old"}, "mountPath": "/etc/app"}
+
+    (mount,) = container(Track.CANARY, configMap=config, canary=canary)["volumeMounts"]
+
+    assert mount["mountPath"] == "/etc/app"
+    assert contents(Track.CANARY, configMap=config, canary=canary)["ConfigMap"]["data"] == {"MODEL": "new"}
+
+
+def test_a_patch_mounts_one_volume_twice_beside_ours() -> None:
+    mounts = [
+        {"name": "cache", "mountPath": "/a", "subPath": "a"},
+        {"name": "cache", "mountPath": "/b", "subPath": "b"},
+    ]
+    patch = {"spec": {"containers": [{"name": "auth-service", "volumeMounts": mounts}]}}
+    config = {"data": {"MODEL": "old"}, "mountPath": "/etc/app"}
+
+    found = container(Track.STABLE, configMap=config, podTemplatePatch=patch)["volumeMounts"]
+
+    assert [mount["mountPath"] for mount in found] == ["/etc/app", "/a", "/b"]
+
+
+AUTOSCALED: dict[str, Any] = {key: value for key, value in SERVICE.items() if key != "replicas"} | {
+    "autoscaling": {"minReplicas": 4, "maxReplicas": 10}
+}
+
+
+def autoscaled(weight: int | None = None, **changes: object) -> Settings:
+    """Return settings with an autoscaler, and a canary at this weight if one is given."""
+    canary = {} if weight is None else {"canary": {"image": "macromind/auth-service:1.5.0", "weight": weight}}
+    services = {"auth-service": AUTOSCALED | canary | changes}
+    return Settings.model_validate({"namespace": "macromind", "host": "macromind.local", "services": services})
+
+
+def scaler(declared: Settings, track: Track) -> dict[str, Any]:
+    found = autoscaler(declared, "auth-service", track, "macromind")
+    assert found
+    spec: dict[str, Any] = found["spec"]
+    return spec
+
+
+def test_without_autoscaling_and_budget_there_is_neither() -> None:
+    for track in Track:
+        assert autoscaler(settings(), "auth-service", track, "macromind") is None
+        assert disruption_budget(settings(), "auth-service", track, "macromind") is None
+
+
+@tracks
+def test_an_autoscaler_scales_the_deployment_of_its_track_by_cpu(track: Track) -> None:
+    spec = scaler(autoscaled(20), track)
+
+    target = deployment(autoscaled(20), "auth-service", track, "macromind")
+    assert spec["scaleTargetRef"] == {
+        "apiVersion": target["apiVersion"],
+        "kind": target["kind"],
+        "name": target["metadata"]["name"],
+    }
+    (metric,) = spec["metrics"]
+    assert metric["resource"] == {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}
+
+
+@pytest.mark.parametrize(("weight", "least"), [(0, 1), (1, 1), (25, 1), (26, 2), (50, 2), (76, 4), (100, 4)])
+def test_the_canarys_autoscaler_begins_at_its_share_and_may_take_everything(weight: int, least: int) -> None:
+    spec = scaler(autoscaled(weight), Track.CANARY)
+
+    assert (spec["minReplicas"], spec["maxReplicas"]) == (least, 10)
+    stable = scaler(autoscaled(weight), Track.STABLE)
+    assert (stable["minReplicas"], stable["maxReplicas"]) == (4, 10)
+
+
+@pytest.mark.parametrize("weight", [0, 50, 100])
+def test_stable_does_not_shrink_while_a_canary_takes_its_load(weight: int) -> None:
+    assert scaler(autoscaled(weight), Track.STABLE)["behavior"] == {"scaleDown": {"selectPolicy": "Disabled"}}
+    assert "behavior" not in scaler(autoscaled(weight), Track.CANARY)
+
+
+def test_without_a_canary_stable_shrinks_one_pod_a_minute() -> None:
+    scale_down = scaler(autoscaled(), Track.STABLE)["behavior"]["scaleDown"]
+
+    assert scale_down == {"policies": [{"type": "Pods", "value": 1, "periodSeconds": 60}]}
+
+
+@tracks
+def test_an_autoscaled_deployment_begins_with_the_fewest_its_autoscaler_allows(track: Track) -> None:
+    declared = autoscaled(30)
+
+    assert (
+        deployment(declared, "auth-service", track, "macromind")["spec"]["replicas"]
+        == scaler(declared, track)["minReplicas"]
+    )
+
+
+@tracks
+@pytest.mark.parametrize("allowed", [1, "25%"])
+def test_a_disruption_budget_counts_the_pods_of_its_track(track: Track, allowed: int | str) -> None:
+    declared = settings(disruptionBudget={"maxUnavailable": allowed})
+
+    budget = disruption_budget(declared, "auth-service", track, "macromind")
+
+    assert budget
+    pods = deployment(declared, "auth-service", track, "macromind")
+    assert budget["spec"]["selector"] == pods["spec"]["selector"]
+    assert budget["spec"]["maxUnavailable"] == allowed
+    assert budget["metadata"]["name"] == pods["metadata"]["name"]
+
+
+def test_a_deployment_that_is_not_ready_in_time_is_given_up() -> None:
+    spec = deployment(settings(readyTimeoutSeconds=40), "auth-service", Track.STABLE, "macromind")["spec"]
+
+    assert spec["progressDeadlineSeconds"] == 40
+
+
+def test_no_selector_of_an_existing_stable_finds_the_canarys_pods() -> None:
+    declared = settings(stable="existing", **CONTENT, disruptionBudget={"maxUnavailable": 1})
+    made = [
+        deployment(declared, "auth-service", Track.CANARY, "macromind"),
+        service(declared, "auth-service", Track.CANARY, "macromind"),
+        *configurations(declared, "auth-service", Track.CANARY, "macromind"),
+    ]
+
+    pods, exposed = made[0], made[1]
+    labelled = pods["spec"]["template"]["metadata"]["labels"]
+    assert "auth-service" not in labelled.values()
+    assert pods["spec"]["selector"]["matchLabels"] == exposed["spec"]["selector"]
+    assert exposed["spec"]["selector"].items() <= labelled.items()
+    assert {manifest["metadata"]["labels"]["app"] for manifest in made} == {"auth-service-canary"}
+
+
+def test_an_existing_stable_of_unknown_image_has_no_version_label() -> None:
+    assert "app.kubernetes.io/version" not in labels("auth-service", Track.STABLE, None, "macromind")

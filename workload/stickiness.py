@@ -1,0 +1,19 @@
+"""Which requests reach a canary whatever its weight. No I/O."""
+
+from config.settings import Settings
+
+
+def kept_at_weight_0(settings: Settings, name: str) -> list[str]:
+    """Return, in words, what goes on sending requests to the canary of a service when its weight is 0."""
+    service = settings.services[name]
+    if service.canary is None:
+        return []
+    kept = []
+    if service.canary.header:
+        kept.append(f"header {service.canary.header.name}: {service.canary.header.value}")
+    if service.canary.cookie:
+        kept.append(f"cookie {service.canary.cookie}=always")
+    if service.session_affinity and service.session_affinity.canary_behavior == "sticky":
+        # Traefik, which serves the same annotations, lets weight 0 end it (docs/reference.md).
+        kept.append(f"session cookie {service.session_affinity.cookie_name} of a canary pod, under ingress-nginx")
+    return kept
