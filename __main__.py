@@ -1,38 +1,65 @@
-"""The Pulumi program: loads the configuration, makes one CanaryService for each service, exports what was declared."""
+"""The Pulumi program: loads the configuration, compares it with the cluster, makes a CanaryService for each service."""
 
 import pulumi
 from pulumi.runtime.config import CONFIG, is_config_secret
 
+from cluster.errors import ClusterError
 from components.canary_service import CanaryService, CanaryServiceArgs
-from components.kubernetes_object import KubernetesObject
+from components.kubernetes_object import KubernetesObject, annotated
 from config.loader import ConfigError, load
-from config.settings import Settings
+from rollout.guards import RefusedError
+from rollout.update import Update
 from workload.manifests import namespace
 
 
 def main() -> None:
     """Declare the stack's objects."""
     project = pulumi.get_project()
-    settings = _settings(f"{project}:")
-    before: list[pulumi.Resource] = []
+    try:
+        update = _update(project)
+    except (ConfigError, ClusterError, RefusedError) as error:
+        # RunError ends the program with its message alone, without a traceback.
+        raise pulumi.RunError(str(error)) from None
+    settings, before = update.settings, list[pulumi.Resource]()
     if settings.create_namespace:
         # Never deleted with the stack or its flag: others may have put things into it.
-        before.append(KubernetesObject(namespace(settings.namespace), pulumi.ResourceOptions(retain_on_delete=True)))
-    args = CanaryServiceArgs(settings, part_of=project, secret=is_config_secret(f"{project}:services"))
-    services = {name: CanaryService(name, args, after=before) for name in settings.services}
+        made = annotated(namespace(settings.namespace))
+        before.append(KubernetesObject(made, pulumi.ResourceOptions(retain_on_delete=True)))
+    secret = is_config_secret(f"{project}:services")
+    services = {}
+    for name, change in update.changes.items():
+        lowers = change.lowers_to is not None
+        args = CanaryServiceArgs(
+            settings, project, secret, update.cluster, update.live[name], raises=change.raises, lowers=lowers
+        )
+        services[name] = CanaryService(name, args, after=before)
     pulumi.export("host", settings.host)
     pulumi.export("namespace", settings.namespace)
     pulumi.export("router", settings.router)
     pulumi.export("services", {name: service.state for name, service in services.items()})
 
 
-def _settings(prefix: str) -> Settings:
-    values = {key.removeprefix(prefix): value for key, value in CONFIG.get().items() if key.startswith(prefix)}
+def _update(project: str) -> Update:
+    values = _configuration(project)
+    settings = load(values, [key for key in values if is_config_secret(f"{project}:{key}")])
     try:
-        return load(values, [key for key in values if is_config_secret(prefix + key)])
-    except ConfigError as error:
-        # RunError ends the program with its message alone, without a traceback.
-        raise pulumi.RunError(str(error)) from None
+        update = Update.compared(settings, _configuration("kubernetes"))
+    except ClusterError as error:
+        if not pulumi.runtime.is_dry_run():
+            raise
+        pulumi.log.warn(f"{error}. What is in force is not known, so what the update may not do is not checked")
+        update = Update.unchecked(settings)
+    for name, change in update.changes.items():
+        for warning in change.warnings:
+            pulumi.log.warn(f"{name}: {warning}")
+    if not pulumi.runtime.is_dry_run():
+        for message in update.lower():
+            pulumi.log.info(message)
+    return update
+
+
+def _configuration(of: str) -> dict[str, str]:
+    return {key.removeprefix(f"{of}:"): value for key, value in CONFIG.get().items() if key.startswith(f"{of}:")}
 
 
 main()

@@ -1,22 +1,27 @@
 """One service as stable and canary, and the route that shares its requests between them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import pulumi
 
-from components.kubernetes_object import KubernetesObject
+from cluster.errors import ClusterError
+from cluster.live_cluster import LiveCluster
+from components.kubernetes_object import KubernetesObject, annotated
 from config.settings import Settings
 from routing.router import Manifest
 from routing.split import TOTAL_WEIGHT, Track
-from workload.labels import labels, object_name
-from workload.manifests import deployment, service
+from workload.labels import object_name
+from workload.live import LiveService
+from workload.manifests import autoscaler, configurations, deployment, disruption_budget, labels_of, service
+from workload.stickiness import kept_at_weight_0
 
-# A Deployment is awaited until its pods are ready, if they get traffic. Waiting for the other kinds is not worth it
-# (docs/adr/0003-await.md): for a Service the provider waits 10 s in which nothing happens, for an Ingress until the
-# controller publishes an address, and then it takes for the outcome what its watch saw last, even the old object.
-SKIP_AWAIT: Final = {"pulumi.com/skipAwait": "true"}
+# Waits sleep most of their time; the engine itself works on few objects at once (4 per processor).
+_WAITS: Final = ThreadPoolExecutor(max_workers=32, thread_name_prefix="wait")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,21 +30,27 @@ class CanaryServiceArgs:
 
     `settings` is the whole stack's configuration, in which the service stands under the component's name. `part_of`
     names the application for the `app.kubernetes.io/part-of` label. `secret` hides what runs in the pods (environment,
-    commands) from previews and state, because the configuration that holds it is encrypted.
+    commands) from previews and state, because the configuration that holds it is encrypted. `cluster` is where to
+    wait for pods; None in a preview that has no cluster. `live` is what it has of the service before the update;
+    `raises` and `lowers` tell what the update does to the canary's weight (`rollout.guards`).
     """
 
     settings: Settings
     part_of: str
     secret: bool = False
+    cluster: LiveCluster | None = None
+    live: LiveService = field(default_factory=LiveService)
+    raises: bool = True
+    lowers: bool = False
 
 
 class CanaryService(pulumi.ComponentResource):
     """Stable and canary Deployment and Service, and the objects of the router.
 
-    Created in the order Service, Deployment, route: traffic is routed when the pods are ready. Pulumi deletes in the
-    reverse order and after all updates: on the way down the route goes first, then the pods, which serve on while they
-    drain, then the Service; and a promoted stable is ready before the canary goes. At weight 0 nothing waits for the
-    canary's pods, so that a broken canary cannot hold up the way back.
+    Created in the order Service, configuration, Deployment, route. A Deployment that was changed is waited for until
+    all its pods take requests; before the canary gets more, it is waited for in any case. Pulumi deletes in the
+    reverse order and after all that: a promoted stable takes requests before the canary's route goes, then its pods,
+    which serve on while they drain, then its Service. Nothing waits for a canary whose weight falls.
 
     `state` holds, as a stack output, per track the image, the replicas and the weight (percent), the URL and the
     configuration key that the weight comes from.
@@ -57,62 +68,185 @@ class CanaryService(pulumi.ComponentResource):
         after: Sequence[pulumi.Resource] = (),
     ) -> None:
         super().__init__("canary:index:CanaryService", name, None, opts)
+        self._name = name
         self._args = args
+        self._settings = args.settings
         self._after = after
-        declared = args.settings.services[name]
-        tracks = [Track.STABLE, Track.CANARY] if declared.canary else [Track.STABLE]
-        if declared.canary and declared.canary.image == declared.image:
-            pulumi.log.warn(f"canary and stable run the same image: {declared.image}", self)
-        pods = {object_name(name, track): self._workload(name, track) for track in tracks}
-        self._route(name, pods)
-        self.state = _state(args.settings, name)
+        self._waits: list[pulumi.Output[None]] = []
+        tracks = {track: self._workload(track) for track in self._settings.tracks_of(name)}
+        self._route(tracks)
+        self.state = _state(self._settings, name)
         # Outputs that change at every shift would each cost one more write of the whole state (docs/adr/0007-fleet.md).
-        self.register_outputs({"url": self.state["url"]})
+        # The engine deletes nothing before they are there, so that they come after all waits.
+        url: str = self.state["url"]
+        self.register_outputs({"url": pulumi.Output.all(*self._waits).apply(lambda _: url)})
 
-    def _workload(self, name: str, track: Track) -> KubernetesObject:
-        args = self._args
-        exposed = service(args.settings, name, track, args.part_of)
-        exposed["metadata"]["annotations"] = dict(SKIP_AWAIT)
-        pods = deployment(args.settings, name, track, args.part_of)
-        weight, _ = args.settings.canary_weight_of(name)
-        if track is Track.CANARY and weight == 0:
-            # Nothing may stand between the user and weight 0, least of all a canary that does not become ready.
-            pods["metadata"]["annotations"] = dict(SKIP_AWAIT)
-        if args.secret:
-            pods["spec"]["template"]["spec"] = pulumi.Output.secret(pods["spec"]["template"]["spec"])
-        return self._object(pods, [self._object(exposed, self._after)])
+    def _workload(self, track: Track) -> tuple[list[pulumi.Resource], pulumi.Output[None]]:
+        """Declare the objects of one track; return them, and when its pods take requests."""
+        name, settings, part_of = self._name, self._settings, self._args.part_of
+        exposed = self._object(service(settings, name, track, part_of), self._after)
+        configured = configurations(settings, name, track, part_of)
+        contents = [
+            # They go with the last ReplicaSet that uses them (docs/adr/0010-configuration.md)
+            self._object(manifest, self._after, retain_on_delete=True)
+            for manifest in configured
+        ]
+        pods = deployment(settings, name, track, part_of)
+        scaled = autoscaler(settings, name, track, part_of)
+        made = self._object(
+            pods,
+            [exposed, *contents],
+            # The number that the autoscaler sets is the API server's to keep.
+            ignore_changes=["spec.replicas"] if scaled else [],
+        )
+        others = [
+            self._object(manifest, [made])
+            for manifest in (scaled, disruption_budget(settings, name, track, part_of))
+            if manifest
+        ]
+        at_least = scaled["spec"]["minReplicas"] if scaled else 0
+        wait = self._when_ready(track, made, others, configured, at_least)
+        return [made, *others], wait
 
-    def _route(self, name: str, pods: dict[str, KubernetesObject]) -> None:
-        settings = self._args.settings
-        previous: list[KubernetesObject] = []
+    def _when_ready(
+        self,
+        track: Track,
+        made: KubernetesObject,
+        others: Sequence[KubernetesObject],
+        configured: Sequence[Manifest],
+        at_least: int,
+    ) -> pulumi.Output[None]:
+        cluster, args = self._args.cluster, self._args
+        before = args.live.stable if track is Track.STABLE else args.live.canary
+
+        loop = asyncio.get_running_loop()
+
+        def report(text: str) -> None:
+            loop.call_soon_threadsafe(partial(pulumi.log.info, text, made, ephemeral=True))
+
+        def wait(metadata: Manifest) -> None:
+            if cluster is None or pulumi.runtime.is_dry_run():
+                return
+            as_before = before is not None and before.rolled_out and before.generation == metadata["generation"]
+            if configured or not as_before:
+                cluster.keep_while_used(self._name, track, configured, superseding=not as_before)
+            if track is Track.CANARY and args.lowers:
+                return
+            if not as_before or (track is Track.CANARY and args.raises):
+                cluster.wait_until_ready(self._name, track, report, at_least)
+
+        done = pulumi.Output.all(made.metadata, *(other.metadata for other in others))
+        return self._in_thread(done, lambda metadata: wait(metadata[0]))
+
+    def _route(self, tracks: dict[Track, tuple[list[pulumi.Resource], pulumi.Output[None]]]) -> None:
+        settings, name = self._settings, self._name
+        previous: list[pulumi.Resource] = []
+        track_of = {object_name(name, track): track for track in tracks}
         for route in settings.router_of_stack().render(settings.split_of(name)):
             manifest = route.manifest
             track = Track(manifest["metadata"]["labels"]["version"])
-            image = settings.image_of(name, track)
-            manifest["metadata"]["labels"] = labels(name, track, image, self._args.part_of)
-            manifest["metadata"]["annotations"] |= SKIP_AWAIT
-            previous.append(self._object(manifest, [*(pods[s] for s in sorted(route.services)), *previous]))
+            if track not in tracks:
+                continue
+            manifest["metadata"]["labels"] = labels_of(settings, name, track, self._args.part_of)
+            used = [tracks[track_of[service]] for service in sorted(route.services) if service in track_of]
+            waits = [] if track is Track.CANARY and not self._args.raises else [wait for _, wait in used]
+            pods = [resource for resources, _ in used for resource in resources]
+            previous.append(self._object(manifest, [*pods, *previous], waits=waits))
 
-    def _object(self, manifest: Manifest, depends_on: Sequence[pulumi.Resource]) -> KubernetesObject:
-        return KubernetesObject(manifest, pulumi.ResourceOptions(parent=self, depends_on=list(depends_on)))
+    def _object(
+        self,
+        manifest: Manifest,
+        depends_on: Sequence[pulumi.Resource],
+        waits: Sequence[pulumi.Output[None]] = (),
+        ignore_changes: Sequence[str] = (),
+        *,
+        retain_on_delete: bool = False,
+    ) -> KubernetesObject:
+        manifest = annotated(manifest)
+        made = KubernetesObject(
+            _after(self._hidden(manifest), waits),
+            pulumi.ResourceOptions(
+                parent=self,
+                depends_on=list(depends_on),
+                ignore_changes=list(ignore_changes),
+                retain_on_delete=retain_on_delete,
+            ),
+        )
+        self._put_right(manifest, made, scaled=bool(ignore_changes))
+        return made
+
+    def _hidden(self, manifest: Manifest) -> Manifest:
+        """Mark what must show neither in previews nor in the state."""
+        if manifest["kind"] == "Secret":
+            return manifest | {"data": pulumi.Output.secret(manifest["data"])}
+        if manifest["kind"] == "ConfigMap" and self._args.secret:
+            return manifest | {"data": pulumi.Output.secret(manifest["data"])}
+        if manifest["kind"] == "Deployment" and self._args.secret:
+            template = manifest["spec"]["template"]
+            hidden = template | {"spec": pulumi.Output.secret(template["spec"])}
+            return manifest | {"spec": manifest["spec"] | {"template": hidden}}
+        return manifest
+
+    def _put_right(self, manifest: Manifest, made: KubernetesObject, *, scaled: bool) -> None:
+        """Apply an object again that others have changed: the engine compares with its state and does not see it."""
+        cluster = self._args.cluster
+        drift = cluster.drift(manifest, keep_replicas=scaled) if cluster else None
+        if not cluster or not drift:
+            return
+        preview = pulumi.runtime.is_dry_run()
+        text = f"{manifest['kind']} {manifest['metadata']['name']} {drift.text}"
+        text += ": `pulumi up` applies what is declared" if preview else ": put back as declared"
+        loop = asyncio.get_running_loop()
+
+        def restore(metadata: Manifest) -> None:
+            if preview and not drift.left_by_engine(metadata):
+                return
+            if cluster.restore(manifest, keep_replicas=scaled, dry_run=preview):
+                loop.call_soon_threadsafe(pulumi.log.warn, text, made)
+
+        registered = made.metadata
+        restored = self._in_thread(registered, restore)
+        # What waits for this object waits for that too.
+        made.metadata = pulumi.Output.all(registered, restored).apply(lambda both: both[0])
+
+    def _in_thread(self, value: pulumi.Output[Any], act: Callable[[Any], None]) -> pulumi.Output[None]:
+        """Return when a value is known and was acted upon, in a thread."""
+
+        async def acted(known: object) -> None:
+            try:
+                await asyncio.get_running_loop().run_in_executor(_WAITS, act, known)
+            except ClusterError as error:
+                # RunError ends the program with its message alone, without a traceback.
+                raise pulumi.RunError(str(error)) from None
+
+        done: pulumi.Output[None] = value.apply(acted)
+        self._waits.append(done)
+        return done
+
+
+def _after(manifest: Manifest, waits: Sequence[pulumi.Output[None]]) -> Manifest:
+    """Hold a manifest back until all waits are over."""
+    if not waits:
+        return manifest
+    spec = manifest["spec"]
+    return manifest | {"spec": pulumi.Output.all(*waits).apply(lambda _: spec)}
 
 
 def _state(settings: Settings, name: str) -> dict[str, Any]:
     declared, split = settings.services[name], settings.split_of(name)
     state: dict[str, Any] = {
         "url": f"{'https' if split.tls_secret else 'http'}://{split.match.host}{split.match.path}",
-        "stable": {
-            "image": declared.image,
-            "replicas": declared.replicas,
-            "weight": TOTAL_WEIGHT - split.weight,
-        },
+        "stable": {"weight": TOTAL_WEIGHT - split.weight},
     }
-    if declared.canary:
-        _, source = settings.canary_weight_of(name)
-        state["canary"] = {
-            "image": declared.canary.image,
-            "replicas": settings.canary_replicas_of(name),
-            "weight": split.weight,
+    for track in settings.tracks_of(name):
+        scaled = declared.autoscaling is not None
+        state[track.value] = {
+            "image": settings.image_of(name, track),
+            "minReplicas" if scaled else "replicas": settings.replicas_of(name, track),
+            "weight": split.weight if track is Track.CANARY else TOTAL_WEIGHT - split.weight,
         }
-        state["weightSource"] = source
+    if declared.canary:
+        _, state["weightSource"] = settings.canary_weight_of(name)
+        if kept := kept_at_weight_0(settings, name):
+            state["canary"]["alsoReachedBy"] = kept
     return state

@@ -11,26 +11,45 @@ from typing import Final
 import pulumi
 
 from routing.router import Manifest
+from workload.live import FIELD_MANAGER
 
-# Who changes an object by hand (`kubectl annotate`) owns that field in server-side apply, and the next preview ends
-# with a conflict. The stack file is the truth: what it declares is put back.
-PATCH_FORCE: Final = {"pulumi.com/patchForce": "true"}
+ENGINE_ANNOTATIONS: Final = {
+    # Who changes an object by hand (`kubectl annotate`) owns that field in server-side apply, and the next preview
+    # ends with a conflict. The stack file is the truth: what it declares is put back.
+    "pulumi.com/patchForce": "true",
+    # One name for all writes, so that what others wrote can be told and put right (docs/adr/0009-drift.md).
+    "pulumi.com/patchFieldManager": FIELD_MANAGER,
+}
+
+# The provider's own waits are replaced (docs/adr/0003-await.md). On a Deployment `skipAwait` would also skip the wait
+# for its deletion, and its pods could outlive their Service; a condition that always holds does not.
+SKIP_AWAIT: Final = {"pulumi.com/skipAwait": "true"}
+NO_CONDITION: Final = {"pulumi.com/waitFor": "jsonpath={.metadata.uid}"}
+
+
+def annotated(manifest: Manifest) -> Manifest:
+    """Return a manifest with what the provider reads from its annotations."""
+    metadata = manifest["metadata"]
+    wait = NO_CONDITION if manifest["kind"] == "Deployment" else SKIP_AWAIT
+    annotations = metadata.get("annotations", {}) | ENGINE_ANNOTATIONS | wait
+    return manifest | {"metadata": metadata | {"annotations": annotations}}
 
 
 class KubernetesObject(pulumi.CustomResource):
     """One object of the Kubernetes provider.
 
-    Its URN name is the object's own name, by which users and `--target` refer to it.
+    Its URN name is the object's own name, by which users and `--target` refer to it. `metadata` is what the API
+    server gave back.
     """
 
+    metadata: pulumi.Output[Manifest]
+
     def __init__(self, manifest: Manifest, opts: pulumi.ResourceOptions) -> None:
-        metadata = manifest["metadata"]
-        metadata["annotations"] = metadata.get("annotations", {}) | PATCH_FORCE
         api_version: str = manifest["apiVersion"]
         group = api_version if "/" in api_version else f"core/{api_version}"
         super().__init__(
             f"kubernetes:{group}:{manifest['kind']}",
-            metadata["name"],
+            manifest["metadata"]["name"],
             manifest,
             pulumi.ResourceOptions.merge(pulumi.ResourceOptions(version=_provider_version()), opts),
         )

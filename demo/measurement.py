@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-import httpx2
-from lightkube import ApiError, Client, KubeConfig
+from lightkube import Client, KubeConfig
 
+from cluster.errors import ClusterError
+from cluster.live_cluster import LiveCluster
 from config.settings import Settings
-from rollout.cluster import read_split
 from routing.router import UnreadableRouteError
 from routing.split import TOTAL_WEIGHT, Track
 from sandbox.lifecycle import Sandbox
@@ -52,9 +52,9 @@ def settle(cluster: Cluster, settings: Settings, service: str) -> int:
 
     def weights() -> tuple[int | None, int | None]:
         try:
-            read_back = read_split(cluster.client, settings, service).weight
+            read_back = LiveCluster(cluster.client, settings).split(service).weight
             return read_back, canary_weight(cluster.proxy_admin_url, settings.namespace, service)
-        except (UnreadableRouteError, OSError, httpx2.HTTPError, ApiError):
+        except (ClusterError, UnreadableRouteError, OSError):
             return None, None  # not yet; what stays so is told below
 
     seen = wait_for(weights, lambda pair: pair == (declared, declared), SETTLE_SECONDS)

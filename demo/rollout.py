@@ -3,12 +3,18 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Protocol
 
+from lightkube.resources.networking_v1 import Ingress
+
 from demo.measurement import Cluster, MeasurementError, check_share, measure, settle
 from demo.stack import StackCopy
+from routing.nginx import WEIGHT
 from routing.split import Track
 from sandbox.traffic import Tally, Traffic
+from workload.labels import object_name
 
 STEPS: Final = (5, 20, 50, 100)
+DISTURBED_AT: Final = 50
+ANNOTATED: Final = 70
 
 # Two full rounds of any whole percentage, so that a deterministic split comes out exact.
 REQUESTS_PER_SHARE: Final = 200
@@ -70,6 +76,8 @@ class Rollout:
             self.stack.set("canaryWeight", str(weight))
             self.view.phase(f"pulumi config set canaryWeight {weight} && pulumi up")
             self._observe(self.stack.up())
+            if weight == DISTURBED_AT:
+                self._disturb()
         self._promote()
 
     def check_failures(self) -> None:
@@ -92,6 +100,17 @@ class Rollout:
             "shifts": [asdict(shift) for shift in self.shifts],
             "promoted": self.promoted,
         }
+
+    def _disturb(self) -> None:
+        """Let somebody annotate another weight and delete a route by hand; put both right."""
+        first, second, *_ = self.rows
+        namespace, client = self.stack.settings().namespace, self.cluster.client
+        self.view.phase(f"by hand: weight {ANNOTATED} annotated for {first}, canary Ingress of {second} deleted")
+        annotated = {"metadata": {"annotations": {WEIGHT: str(ANNOTATED)}}}
+        client.patch(Ingress, object_name(first, Track.CANARY), annotated, namespace=namespace)
+        client.delete(Ingress, object_name(second, Track.CANARY), namespace=namespace)
+        self.view.phase("pulumi up: puts back what is declared")
+        self._observe(self.stack.up(), shift=False)
 
     def _promote(self) -> None:
         settings = self.stack.settings()

@@ -22,7 +22,18 @@ CONFIGURATION = Path(__file__).parent / "Pulumi.dev.yaml"
 _SHOWN_LINES = 40
 
 # What the engine and the uv toolchain read of the checkout.
-_PROGRAM = (".venv", "__main__.py", "components", "config", "pyproject.toml", "routing", "uv.lock", "workload")
+_PROGRAM = (
+    ".venv",
+    "__main__.py",
+    "cluster",
+    "components",
+    "config",
+    "pyproject.toml",
+    "rollout",
+    "routing",
+    "uv.lock",
+    "workload",
+)
 
 
 class StackError(Exception):

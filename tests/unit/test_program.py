@@ -4,7 +4,7 @@ import asyncio
 import json
 import runpy
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,11 @@ from pulumi.runtime.config import set_all_config
 from pulumi.runtime.stack import Stack
 
 from config.loader import load
+from config.settings import Settings
 from demo.stack import CONFIGURATION
+from routing.split import Backend, CanaryBackend, Match, Split, Track
+from workload.labels import selector
+from workload.live import LiveDeployment, LiveService
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,7 +32,10 @@ class Recorder(pulumi.runtime.Mocks):
 
     def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
         self.registered[args.typ.rpartition(":")[2], args.name] = args.inputs
-        return args.name, args.inputs
+        outputs = dict(args.inputs)
+        if "metadata" in outputs:
+            outputs["metadata"] = outputs["metadata"] | {"generation": 1}
+        return args.name, outputs
 
     def call(self, args: pulumi.runtime.MockCallArgs) -> tuple[dict[str, Any], list[tuple[str, str]] | None]:
         raise AssertionError(f"the program calls nothing, but called {args.token}")
@@ -54,9 +61,42 @@ def stack(name: str) -> dict[str, str]:
     return config | {"macromind:services": json.dumps(services), "macromind:createNamespace": "false"}
 
 
+class EmptyCluster:
+    """Stands for a cluster in which there is nothing yet and pods are ready at once; keeps what it is asked."""
+
+    waited_for: list[tuple[str, Track]]
+    lowered: list[tuple[str, int]]
+    live: dict[str, LiveService]
+
+    def __init__(self, _: object, settings: Settings) -> None:
+        self.settings = settings
+
+    def read(self) -> dict[str, LiveService]:
+        return {name: self.live.get(name, LiveService()) for name in self.settings.services}
+
+    def lower(self, name: str, weight: int) -> Split:
+        split = self.live[name].split
+        assert split is not None
+        assert split.canary is not None
+        self.lowered.append((name, weight))
+        return replace(split, canary=replace(split.canary, weight=weight))
+
+    def drift(self, *_: object, **__: object) -> None:
+        pass
+
+    def wait_until_ready(self, name: str, track: Track, *_: object) -> None:
+        self.waited_for.append((name, track))
+
+    def keep_while_used(self, *_: object, **__: object) -> None:
+        pass
+
+
 @pytest.fixture
-def recorder() -> Iterator[Recorder]:
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
     recorder = Recorder()
+    monkeypatch.setattr("cluster.connection.connect", lambda _: None)
+    EmptyCluster.waited_for, EmptyCluster.lowered, EmptyCluster.live = [], [], {}
+    monkeypatch.setattr("cluster.live_cluster.LiveCluster", EmptyCluster)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     pulumi.runtime.set_mocks(recorder, project="macromind", stack="test", preview=False)
@@ -159,20 +199,55 @@ def test_env_of_an_encrypted_configuration_stays_secret(recorder: Recorder) -> N
     assert pulumi.runtime.rpc._special_sig_key not in recorder.registered["Ingress", "auth-service"]["spec"]  # noqa: SLF001 - likewise
 
 
-def test_nothing_waits_for_the_pods_of_a_canary_at_weight_0(recorder: Recorder) -> None:
-    run(changed(stack("dev"), "auth-service", canary={"image": "macromind/auth-service:1.5.0", "weight": 0}))
+NAME = "auth-service"
 
-    awaited = {
-        name: "pulumi.com/skipAwait" not in manifest["metadata"].get("annotations", {})
-        for (kind, name), manifest in recorder.registered.items()
-        if kind == "Deployment" and "nutrition" not in name
-    }
-    assert awaited == {
-        "auth-service": True,
-        "auth-service-canary": False,
-        "meal-planner-service": True,
-        "meal-planner-service-canary": True,
-    }
+
+def running(weight: int, *, stable: str = "1.4.2", canary: str = "1.5.0") -> LiveService:
+    """Return what a cluster has of the first service when its pods are ready and its canary has this weight."""
+    match = Match("macromind.local", "/api/auth")
+    backends = Backend(NAME, 8080), Backend(f"{NAME}-canary", 8080)
+    return LiveService(
+        stable=LiveDeployment(f"macromind/{NAME}:{stable}", 2, selector(NAME, Track.STABLE), 1, rolled_out=True),
+        canary=LiveDeployment(f"macromind/{NAME}:{canary}", 1, selector(NAME, Track.CANARY), 1, rolled_out=True),
+        split=Split(NAME, "macromind", match, backends[0], CanaryBackend(backends[1], weight)),
+        selector=selector(NAME, Track.STABLE),
+    )
+
+
+def waited_for(weight: int, before: LiveService | None) -> set[Track]:
+    """Return whose pods of the first service an update waits for that declares this weight."""
+    EmptyCluster.live = {NAME: before} if before else {}
+    run(stack("dev") | {"macromind:canaryWeight": str(weight)})
+    return {track for name, track in EmptyCluster.waited_for if name == NAME}
+
+
+@pytest.mark.usefixtures("recorder")
+class TestWaits:
+    def test_a_first_deploy_waits_for_all_pods(self) -> None:
+        assert waited_for(20, None) == {Track.STABLE, Track.CANARY}
+
+    def test_a_canary_that_gets_more_is_waited_for_although_it_did_not_change(self) -> None:
+        assert waited_for(50, running(20)) == {Track.CANARY}
+
+    def test_nothing_waits_for_a_canary_whose_weight_falls(self) -> None:
+        assert waited_for(5, running(20)) == set()
+        assert EmptyCluster.lowered == [(NAME, 5)]
+
+    def test_what_did_not_change_is_not_waited_for(self) -> None:
+        assert waited_for(20, running(20)) == set()
+
+    def test_what_was_never_rolled_out_in_full_is_waited_for_again(self) -> None:
+        interrupted = running(20)
+        assert interrupted.stable
+        unfinished = replace(interrupted, stable=replace(interrupted.stable, rolled_out=False))
+
+        assert waited_for(20, unfinished) == {Track.STABLE}
+
+    def test_what_the_update_changes_is_waited_for(self) -> None:
+        older = running(20)
+        assert older.canary
+
+        assert waited_for(20, replace(older, canary=replace(older.canary, generation=0))) == {Track.CANARY}
 
 
 def test_a_bad_configuration_registers_nothing_and_ends_without_traceback(recorder: Recorder) -> None:

@@ -1,0 +1,9 @@
+"""What can go wrong between this program and a cluster."""
+
+
+class ClusterError(Exception):
+    """The API server cannot be asked, or does not do what it is asked to; a retry may help."""
+
+
+class NotReadyError(ClusterError):
+    """Pods did not become ready. The message has their own reasons; a retry helps when those have gone."""

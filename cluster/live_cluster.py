@@ -1,0 +1,398 @@
+"""The cluster as it is while a program runs: read before, waited for and put right in between."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar, cast
+
+import httpx2
+from lightkube import ApiError, Client
+from lightkube.core.exceptions import ConfigError
+from lightkube.core.resource_registry import resource_registry
+from lightkube.resources.apps_v1 import Deployment, ReplicaSet
+from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
+from lightkube.resources.core_v1 import Pod, Service
+from lightkube.resources.discovery_v1 import EndpointSlice
+from lightkube.resources.policy_v1 import PodDisruptionBudget
+from lightkube.types import PatchType
+
+from cluster.errors import ClusterError, NotReadyError
+from config.settings import Settings
+from routing.router import Manifest, UnreadableRouteError
+from routing.split import Backend, CanaryBackend, Split, Track
+from workload.labels import object_name, selector
+from workload.live import FIELD_MANAGER, LiveService, changed_by_others, lacks, live_service, routes_of
+from workload.manifests import configurations_used
+from workload.readiness import Readiness, may_be_ready, newest_replica_set, readiness
+
+STUCK_SECONDS: Final = 15.0
+"""So long a reason that time alone will hardly mend has to last until it ends the wait: registries have hiccups."""
+
+LOWERING_MANAGER: Final = FIELD_MANAGER + "-lowering"
+"""Who lowers a weight ahead of the engine, as the API server's managedFields name it."""
+
+_POLL_SECONDS: Final = 0.2
+_EXAMINE_SECONDS: Final = 1.0
+"""So often pods are asked for their reasons while their Deployment is not ready."""
+
+_NOT_FOUND: Final = 404
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How an object differs, or may differ, from what was declared last: `text` says it after the object's name.
+
+    An object that the engine is about to create is missing too, and one that it is about to update may lack what is
+    declared for the first time. In a preview such an object has no `resource_version` or the present one, and an
+    object that the engine leaves as it is has that of the engine's last write.
+    """
+
+    text: str
+    resource_version: str | None
+
+    def left_by_engine(self, previewed: Manifest) -> bool:
+        """Tell by an object's metadata in a preview whether the engine leaves it as it is."""
+        return previewed.get("resourceVersion") != self.resource_version
+
+
+class LiveCluster:
+    """The services of one configuration in a cluster. May be used by several threads at once."""
+
+    def __init__(self, client: Client, settings: Settings) -> None:
+        self._client = client
+        self._settings = settings
+        self._router = settings.router_of_stack()
+        self._objects: dict[tuple[str, str], Manifest] = {}
+        self._kinds: frozenset[str] = frozenset()
+        self._asking = threading.Lock()
+
+    def read(self) -> dict[str, LiveService]:
+        """Return what there is of each service.
+
+        Raises:
+            ClusterError: the API server cannot be asked.
+        """
+        deployments, services = self._list(Deployment), self._list(Service)
+        routes = self._routes()
+        others = [found for kind in self._optional_kinds() for found in self._list(kind)]
+        self._objects = {_key(found): found for found in (*deployments, *services, *routes, *others)}
+        self._kinds = frozenset({"Deployment", "Service", *(kind for _, kind in self._route_kinds())}) | {
+            kind.__name__ for kind in self._optional_kinds()
+        }
+        deployments_by_name = {found["metadata"]["name"]: found for found in deployments}
+        services_by_name = {found["metadata"]["name"]: found for found in services}
+        live = {
+            name: live_service(self._settings, name, deployments_by_name, services_by_name, routes)
+            for name in self._settings.services
+        }
+        return {name: replace(found, strands=self._strands(name, found)) for name, found in live.items()}
+
+    def split(self, name: str) -> Split:
+        """Return the split that the router's objects in the cluster describe now.
+
+        Raises:
+            UnreadableRouteError: the objects are missing or were changed into something that is no split.
+            ClusterError: the API server cannot be asked.
+        """
+        return self._router.read(routes_of(self._settings, name, self._routes()))
+
+    def drift(self, manifest: Manifest, *, keep_replicas: bool = False) -> Drift | None:
+        """Return what others may have done to a declared object since this program last wrote it, None for nothing."""
+        key = _key(manifest)
+        found = self._objects.get(key)
+        if found is None:
+            return Drift("is missing", None) if key[0] in self._kinds else None
+        if others := changed_by_others(found):
+            return Drift(f"was changed by {', '.join(sorted(others))}", "")
+        if lacks(found, manifest, keep_replicas=keep_replicas):
+            return Drift("lacks what is declared", found["metadata"]["resourceVersion"])
+        return None
+
+    def restore(self, manifest: Manifest, *, keep_replicas: bool = False, dry_run: bool = False) -> bool:
+        """Apply an object as it is declared, as the engine would; return whether that changes anything.
+
+        Args:
+            manifest: the object.
+            keep_replicas: leave the number of replicas as an autoscaler has set it.
+            dry_run: change nothing, but tell.
+
+        Raises:
+            ClusterError: the API server refused.
+        """
+        kind = _resource(manifest)
+        name, namespace = manifest["metadata"]["name"], manifest["metadata"]["namespace"]
+        before = self._get(kind, name)
+        if before and _key(manifest) not in self._objects:
+            return False  # the engine has just made it
+        if keep_replicas and before:
+            manifest = manifest | {"spec": manifest["spec"] | {"replicas": before["spec"].get("replicas", 1)}}
+
+        def apply() -> Manifest:
+            patched = self._client.patch(
+                kind,
+                name,
+                manifest,
+                namespace=namespace,
+                patch_type=PatchType.APPLY,
+                field_manager=FIELD_MANAGER,
+                force=True,
+                dry_run=dry_run,
+            )
+            return _plain(patched)
+
+        after = self._asked(apply)
+        return before is None or _declarations(before) != _declarations(after)
+
+    def lower(self, name: str, weight: int) -> Split:
+        """Set a weight (percent) that is below the one in force, and return the split that is then read back.
+
+        Raises:
+            ClusterError: the API server refused, or gives back another weight.
+        """
+        try:
+            split = self.split(name)
+            if split.canary is None:
+                return split
+            # A stable route that something else owns may have any name; ours is that of the service.
+            lowered = replace(split, name=name, canary=replace(split.canary, weight=weight))
+            unchanged = [route.manifest for route in self._router.render(replace(split, name=name))]
+            for route in self._router.render(lowered):
+                if route.manifest not in unchanged:
+                    self._patch(route.manifest)
+            read_back = self.split(name)
+        except UnreadableRouteError as error:
+            raise ClusterError(f"{name}: the weight cannot be lowered: {error}") from error
+        if read_back.weight != weight:
+            raise ClusterError(f"{name}: weight {weight} was set, but {read_back.weight} read back")
+        return read_back
+
+    def wait_until_ready(self, name: str, track: Track, report: Callable[[str], object], at_least: int = 0) -> None:
+        """Return when all pods of one track's newest revision take requests by their Service, and no older ones do.
+
+        Args:
+            name: the service.
+            track: its track.
+            report: takes a line on how far it is, once a second has gone and whenever that changes.
+            at_least: pods to wait for even if the Deployment asks for fewer.
+
+        Raises:
+            NotReadyError: not within `readyTimeoutSeconds`, or something lasts that time alone will hardly mend.
+        """
+        timeout = self._settings.services[name].ready_timeout_seconds
+        begin = time.monotonic()
+        examined, reported = begin, ""
+        stuck_since: float | None = None
+        while True:
+            now = time.monotonic()
+            if self._may_be_ready(name, track, at_least) or now - examined >= _EXAMINE_SECONDS:
+                examined = now
+                found = self._readiness(name, track, at_least)
+                if found.complete:
+                    return
+                stuck_since = (stuck_since or now) if found.stuck else None
+                stuck = stuck_since is not None and now - stuck_since >= STUCK_SECONDS
+                if stuck or now - begin >= timeout:
+                    raise NotReadyError(_not_ready(object_name(name, track), track, found, now - begin))
+                progress = f"{found.ready} of {found.wanted} pods take requests; {'; '.join(found.reasons)}"
+                if progress != reported and now - begin >= _EXAMINE_SECONDS:
+                    report(progress)
+                    reported = progress
+            time.sleep(_POLL_SECONDS)
+
+    def keep_while_used(
+        self, name: str, track: Track, configurations: Sequence[Manifest], *, superseding: bool
+    ) -> None:
+        """Let ConfigMaps and Secrets of a track go with the last ReplicaSet that uses them.
+
+        Those that are declared belong to the Deployment: restarts by hand make ReplicaSets that this program does not
+        see, and take old ones away. Those that they supersede are left to the ReplicaSets that use them, of which
+        Kubernetes keeps `revisionHistoryLimit`
+        (https://kubernetes.io/docs/concepts/architecture/garbage-collection/#owners-dependents).
+
+        Raises:
+            ClusterError: the API server refused.
+        """
+        deployment = self._get(Deployment, object_name(name, track))
+        if deployment is None:  # deleted by somebody meanwhile, which the wait for its pods tells
+            return
+        for manifest in configurations:
+            if not self._own(*_key(manifest), [_reference(deployment)]):
+                # The garbage collector was about to remove it with its former owners.
+                self.restore(manifest)
+                self._own(*_key(manifest), [_reference(deployment)])
+        if not superseding:
+            return
+        declared = {_key(manifest) for manifest in configurations}
+        no_more = {"$patch": "delete", "uid": deployment["metadata"]["uid"]}
+        for replica_set in self._list(ReplicaSet, selector(self._settings.app_label_of(name, track), track)):
+            for kind, former in configurations_used(replica_set, object_name(name, track)) - declared:
+                self._own(kind, former, [no_more, _reference(replica_set)])
+
+    def _own(self, kind: str, name: str, owners: Sequence[Manifest]) -> bool:
+        """Change the owners of a ConfigMap or Secret, by their uid; return whether it is there."""
+        resource, namespace = resource_registry.load("v1", kind), self._settings.namespace
+        patch = {"metadata": {"ownerReferences": list(owners)}}  # a strategic merge patch leaves the other owners
+        return (
+            self._asked_for(lambda: self._client.patch(cast("Any", resource), name, patch, namespace=namespace))
+            is not None
+        )
+
+    def _readiness(self, name: str, track: Track, at_least: int) -> Readiness:
+        try:
+            deployment = self._get(Deployment, object_name(name, track))
+            labels = selector(self._settings.app_label_of(name, track), track)
+            sets = self._list(ReplicaSet, labels) if deployment else []
+            pods = self._list(Pod, labels)
+            slices = self._list(EndpointSlice, {"kubernetes.io/service-name": object_name(name, track)})
+        except ClusterError as error:
+            return Readiness(0, at_least, rolled_out=False, reasons=(str(error),))
+        owner = newest_replica_set(deployment, sets) if deployment else None
+        return readiness(deployment, owner, pods, slices, at_least)
+
+    def _may_be_ready(self, name: str, track: Track, at_least: int) -> bool:
+        try:
+            return may_be_ready(self._get(Deployment, object_name(name, track)), at_least)
+        except ClusterError:
+            return False
+
+    def _strands(self, name: str, live: LiveService) -> bool:
+        """Tell whether the Service, which leads to ready pods now, would lead to none with its declared selector."""
+        declared = selector(self._settings.app_label_of(name, Track.STABLE), Track.STABLE)
+        if not live.selector or dict(live.selector) == declared or self._settings.services[name].stable == "existing":
+            return False
+        return any(map(_is_ready, self._list(Pod, live.selector))) and not any(
+            map(_is_ready, self._list(Pod, declared))
+        )
+
+    def _optional_kinds(self) -> list[Any]:
+        services = self._settings.services.values()
+        return [
+            kind
+            for kind, asked_for in (
+                (HorizontalPodAutoscaler, any(service.autoscaling for service in services)),
+                (PodDisruptionBudget, any(service.disruption_budget for service in services)),
+            )
+            if asked_for
+        ]
+
+    def _route_kinds(self) -> set[tuple[str, str]]:
+        return {
+            (route.manifest["apiVersion"], route.manifest["kind"])
+            for name in self._settings.services
+            for route in self._router.render(self._with_canary(name))
+        }
+
+    def _routes(self) -> list[Manifest]:
+        return [
+            found
+            for api_version, kind in sorted(self._route_kinds())
+            for found in self._list(cast("Any", resource_registry.load(api_version, kind)))
+        ]
+
+    def _with_canary(self, name: str) -> Split:
+        """Return the declared split with a canary even when none is declared, so that all kinds of routes show."""
+        split = self._settings.split_of(name)
+        return replace(
+            split, canary=split.canary or CanaryBackend(Backend(object_name(name, Track.CANARY), split.stable.port), 0)
+        )
+
+    def _patch(self, manifest: Manifest) -> None:
+        metadata = manifest["metadata"]
+        change: Manifest = {"metadata": {"annotations": metadata.get("annotations") or {}}, "spec": manifest["spec"]}
+
+        def patch() -> None:
+            self._client.patch(
+                _resource(manifest),
+                metadata["name"],
+                change,
+                namespace=metadata["namespace"],
+                patch_type=PatchType.MERGE,
+                field_manager=LOWERING_MANAGER,
+            )
+
+        self._asked(patch)
+
+    def _get(self, kind: Any, name: str) -> Manifest | None:  # noqa: ANN401 - a class of lightkube
+        return self._asked_for(lambda: _plain(self._client.get(kind, name, namespace=self._settings.namespace)))
+
+    def _list(self, kind: Any, labels: Mapping[str, str] | None = None) -> list[Manifest]:  # noqa: ANN401 - a class of lightkube
+        namespace = self._settings.namespace
+        return self._asked(
+            lambda: [_plain(found) for found in self._client.list(kind, namespace=namespace, labels=dict(labels or {}))]
+        )
+
+    def _asked_for(self, ask: Callable[[], Found]) -> Found | None:
+        """Ask for an object that may not be there."""
+
+        def found() -> Found | None:
+            try:
+                return ask()
+            except ApiError as error:
+                if error.status.code == _NOT_FOUND:
+                    return None
+                raise
+
+        return self._asked(found)
+
+    def _asked(self, ask: Callable[[], Found]) -> Found:
+        try:
+            # One at a time: msgspec, which decodes the answers, ended the process when threads did so at once.
+            with self._asking:
+                return ask()
+        except ApiError as error:
+            raise ClusterError(f"the API server refused: {error.status.message or error}") from error
+        except (httpx2.HTTPError, ConfigError, OSError, ValueError, KeyError) as error:
+            # The last three also come from a credential plugin that is missing or prints something else than a token.
+            raise ClusterError(f"the API server cannot be asked: {type(error).__name__}: {error}") from error
+
+
+def _not_ready(deployment: str, track: Track, found: Readiness, seconds: float) -> str:
+    reasons = "".join(f"\n  {reason}" for reason in found.reasons) or "\n  no reason was given"
+    consequence = (
+        "Stable is as it was, and no traffic was moved." if track is Track.CANARY else "The canary keeps its share."
+    )
+    return (
+        f"Deployment {deployment}: {found.ready} of {found.wanted} pods take requests after {seconds:.0f} s.{reasons}\n"
+        f"{consequence} Correct the configuration and run `pulumi up` again."
+    )
+
+
+def _key(manifest: Manifest) -> tuple[str, str]:
+    return manifest["kind"], manifest["metadata"]["name"]
+
+
+def _reference(owner: Manifest) -> Manifest:
+    """Return the entry of an object in the `ownerReferences` of others."""
+    metadata = owner["metadata"]
+    return {
+        "apiVersion": owner["apiVersion"],
+        "kind": owner["kind"],
+        "name": metadata["name"],
+        "uid": metadata["uid"],
+    }
+
+
+def _declarations(manifest: Manifest) -> tuple[object, ...]:
+    """Return the parts of an object that somebody declares, without what the API server and controllers add."""
+    metadata = manifest["metadata"]
+    return manifest.get("spec"), metadata.get("labels"), metadata.get("annotations")
+
+
+def _resource(manifest: Manifest) -> Any:  # noqa: ANN401 - a class of lightkube
+    return resource_registry.load(manifest["apiVersion"], manifest["kind"])
+
+
+def _plain(found: Any) -> Manifest:  # noqa: ANN401 - an instance of any class of lightkube
+    api = type(found)._api_info.resource  # noqa: SLF001 - lists leave kind and apiVersion out of their items
+    version = f"{api.group}/{api.version}" if api.group else api.version
+    plain: Manifest = found.to_dict()
+    return plain | {"apiVersion": version, "kind": api.kind}
+
+
+def _is_ready(pod: Manifest) -> bool:
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+    return ready and not pod["metadata"].get("deletionTimestamp")

@@ -1,0 +1,57 @@
+"""What comes before an update: the configuration is compared with the cluster, and weights that fall are lowered."""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from cluster.connection import connect
+from cluster.live_cluster import LiveCluster
+from config.settings import Settings
+from rollout.guards import Transition, transitions
+from workload.live import LiveService
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """An update that may be carried out: `live` is what the cluster has of each service, `changes` what it does to it.
+
+    `cluster` is None where there is none; then nothing is known and nothing was checked.
+    """
+
+    settings: Settings
+    cluster: LiveCluster | None
+    live: Mapping[str, LiveService]
+    changes: Mapping[str, Transition]
+
+    @staticmethod
+    def compared(settings: Settings, provider: Mapping[str, str]) -> "Update":
+        """Compare a configuration with the cluster that the Kubernetes provider's configuration leads to.
+
+        Raises:
+            ClusterError: the cluster cannot be asked.
+            RefusedError: the update would lose requests or surprise users.
+        """
+        cluster = LiveCluster(connect(provider), settings)
+        live = cluster.read()
+        return Update(settings, cluster, live, transitions(settings, live))
+
+    @staticmethod
+    def unchecked(settings: Settings) -> "Update":
+        """Return the update as a preview without a cluster has to take it."""
+        nothing = {name: LiveService() for name in settings.services}
+        return Update(settings, None, nothing, dict.fromkeys(settings.services, Transition()))
+
+    def lower(self) -> Iterator[str]:
+        """Lower weights ahead of all else, and tell each: whatever fails afterwards, the way back has been taken.
+
+        Raises:
+            ClusterError: the API server refused, or gives back another weight.
+        """
+        lowered = {name: change for name, change in self.changes.items() if change.lowers_to is not None}
+        for name, change in lowered.items():
+            if self.cluster:
+                weight = self.cluster.lower(name, change.lowers_to or 0).weight
+                yield f"{name}: {self.live[name].weight} → {weight} %, set ahead of all else and read back"
+        if any(change.replaces for change in lowered.values()):
+            # The image that got requests is about to be replaced: first the router has to follow.
+            time.sleep(self.settings.router_of_stack().sync_seconds)

@@ -1,0 +1,226 @@
+"""What a cluster has of one service before an update, read from its objects. No I/O."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from config.settings import Settings
+from routing.router import Manifest, UnreadableRouteError
+from routing.split import Split, Track
+from workload.labels import VERSION_LABEL, object_name
+from workload.readiness import generation, rollout_completed
+
+FIELD_MANAGER: Final = "canary-service"
+"""Under this name the engine applies every object, and nothing else does."""
+
+_CONTROLLERS: Final = frozenset({"kube-controller-manager"})
+_EPOCH: Final = datetime.fromtimestamp(0, UTC)
+_NEVER_PAST: Final = datetime.max.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveDeployment:
+    """One Deployment as it is.
+
+    `image` is that of the service's container. `declared_replicas` is None where something else than this program
+    has set their number. `generation` counts changes of the specification; `rolled_out` says whether its newest
+    revision has ever been rolled out in full. Where something else has set the image, `overridden_version` is the
+    version of the one that this program had declared.
+    """
+
+    image: str
+    declared_replicas: int | None
+    selector: Mapping[str, str]
+    generation: int
+    rolled_out: bool
+    overridden_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LiveService:
+    """What there is of a service.
+
+    `split` is None when no route was found; `unreadable` says why what was found is no split. `selector` is that of
+    the Service which stable's route leads to, `port` number and name of its first port. `strands` means that as it is
+    declared it would lead to no ready pod, although now it does. `taken_along` are other hosts and paths whose
+    requests the canary gets a share of too.
+    """
+
+    stable: LiveDeployment | None = None
+    canary: LiveDeployment | None = None
+    split: Split | None = None
+    unreadable: str = ""
+    selector: Mapping[str, str] | None = None
+    port: tuple[int, str] | None = None
+    strands: bool = False
+    taken_along: tuple[str, ...] = ()
+
+    @property
+    def weight(self) -> int:
+        """Percent of the requests that go to the canary, as read back."""
+        return self.split.weight if self.split else 0
+
+    @property
+    def canary_image(self) -> str | None:
+        """What the canary runs; None when there is no canary."""
+        return self.canary.image if self.canary else None
+
+
+def live_service(
+    settings: Settings,
+    name: str,
+    deployments: Mapping[str, Manifest],
+    services: Mapping[str, Manifest],
+    routes: Sequence[Manifest],
+) -> LiveService:
+    """Return what a namespace has of one service.
+
+    Args:
+        settings: the configuration, in which the service may be described otherwise than it runs.
+        name: the service.
+        deployments: all Deployments of the namespace by name.
+        services: all its Services by name.
+        routes: all its objects of the router's kinds.
+    """
+    split, unreadable = None, ""
+    try:
+        found = routes_of(settings, name, routes)
+        split = settings.router_of_stack().read(found) if found else None
+    except UnreadableRouteError as error:
+        unreadable = str(error)
+    stable_service = services.get(split.stable.service if split else name)
+    return LiveService(
+        stable=_deployment(name, deployments.get(object_name(name, Track.STABLE))),
+        canary=_deployment(name, deployments.get(object_name(name, Track.CANARY))),
+        split=split,
+        unreadable=unreadable,
+        port=_port(stable_service),
+        taken_along=tuple(settings.router_of_stack().taken_along(routes, split)) if split else (),
+        selector=(stable_service["spec"].get("selector") or {}) if stable_service else None,
+    )
+
+
+def routes_of(settings: Settings, name: str, routes: Iterable[Manifest]) -> list[Manifest]:
+    """Return the objects that route one service, without what was added for the engine.
+
+    They have the names that this program gives them; a stable route that something else owns is told by the requests
+    that it matches.
+    """
+    plain = [_without_engine_annotations(route) for route in routes]
+    if settings.services[name].stable == "existing":
+        return settings.router_of_stack().narrowed(plain, settings.split_of(name).match)
+    own = [object_name(name, track) for track in Track]
+    return [route for route in plain if route["metadata"]["name"] in own]
+
+
+def changed_by_others(manifest: Manifest) -> set[str]:
+    """Return who has written to an object since this program last did, by name of the field manager.
+
+    Controllers, which write what is theirs, and writers of the status alone are left out. The API server keeps full
+    seconds, so that a write in the same second counts too; it keeps no time of `kubectl scale`, which counts always.
+    """
+    entries: list[dict[str, Any]] = manifest["metadata"].get("managedFields") or []
+    own = [entry for entry in entries if entry["manager"] == FIELD_MANAGER and entry["operation"] == "Apply"]
+    last = max((_time(entry) for entry in own), default=_EPOCH)
+    return {
+        entry["manager"]
+        for entry in entries
+        if entry not in own
+        and entry.get("subresource") != "status"
+        and entry["manager"] not in _CONTROLLERS
+        and _time(entry) >= last
+    }
+
+
+def lacks(manifest: Manifest, declared: Manifest, *, keep_replicas: bool = False) -> bool:
+    """Tell whether this program no longer owns a field of an object that it declares.
+
+    Who removes a field (`kubectl annotate NAME KEY-`) leaves no entry in managedFields, but the field's owner loses it.
+    A field that is declared for the first time is not owned yet either. `keep_replicas` leaves out the number of
+    replicas, which is an autoscaler's.
+    """
+    own = [
+        entry.get("fieldsV1") or {}
+        for entry in manifest["metadata"].get("managedFields") or ()
+        if entry["manager"] == FIELD_MANAGER and entry["operation"] == "Apply"
+    ]
+    kept = {key: declared["metadata"].get(key) or {} for key in ("labels", "annotations")}
+    spec = {key: value for key, value in declared["spec"].items() if not (keep_replicas and key == "replicas")}
+    return not any(_owned(fields, {"metadata": kept, "spec": spec}) for fields in own)
+
+
+def _owned(fields: Mapping[str, Any], declared: object) -> bool:
+    """Tell whether a set of fields, in the form of managedFields, covers all of a declared value.
+
+    https://kubernetes.io/docs/reference/using-api/server-side-apply/#fieldsv1
+    """
+    if not fields.keys() - {"."}:  # a leaf, or a map or list that has one owner as a whole
+        return True
+    if isinstance(declared, dict):
+        return all(f"f:{key}" in fields and _owned(fields[f"f:{key}"], v) for key, v in declared.items() if v != {})
+    if isinstance(declared, list):
+        keys = [(json.loads(key[2:]), owned) for key, owned in fields.items() if key.startswith("k:")]
+        return all(any(_is_item(item, key) and _owned(owned, item) for key, owned in keys) for item in declared)
+    return True
+
+
+def _is_item(item: object, key: Mapping[str, Any]) -> bool:
+    """Tell whether a list's item has this key; what the item leaves out the API server has filled in."""
+    return isinstance(item, dict) and all(item.get(name, value) == value for name, value in key.items())
+
+
+def _time(entry: Mapping[str, Any]) -> datetime:
+    found = entry.get("time")
+    if isinstance(found, datetime):
+        return found
+    return datetime.fromisoformat(found) if found else _NEVER_PAST
+
+
+def _deployment(service: str, manifest: Manifest | None) -> LiveDeployment | None:
+    if manifest is None:
+        return None
+    spec = manifest["spec"]
+    containers = spec["template"]["spec"]["containers"]
+    container = next((c for c in containers if c["name"] == service), containers[0])
+    return LiveDeployment(
+        image=container["image"],
+        declared_replicas=spec.get("replicas", 1) if _declares(manifest, "replicas") else None,
+        selector=spec["selector"].get("matchLabels") or {},
+        generation=generation(manifest),
+        rolled_out=rollout_completed(manifest),
+        overridden_version=None
+        if _declares(
+            manifest,
+            "template",
+            "spec",
+            "containers",
+            f"k:{json.dumps({'name': container['name']}, separators=(',', ':'))}",
+            "image",
+        )
+        else (manifest["metadata"].get("labels") or {}).get(VERSION_LABEL),
+    )
+
+
+def _port(service: Manifest | None) -> tuple[int, str] | None:
+    ports = (service["spec"].get("ports") or ()) if service else ()
+    return (ports[0]["port"], ports[0].get("name") or "") if ports else None
+
+
+def _declares(manifest: Manifest, *path: str) -> bool:
+    """Tell whether this program owns a field below `spec`; list items are keys in the form of managedFields."""
+    for entry in manifest["metadata"].get("managedFields") or ():
+        fields: Any = (entry.get("fieldsV1") or {}).get("f:spec")
+        for key in path:
+            fields = (fields or {}).get(key if key.startswith("k:") else f"f:{key}")
+        if entry["manager"] == FIELD_MANAGER and fields is not None:
+            return True
+    return False
+
+
+def _without_engine_annotations(manifest: Manifest) -> Manifest:
+    """Leave out what components add for the engine, which is no part of a split."""
+    metadata = manifest["metadata"]
+    kept = {k: v for k, v in (metadata.get("annotations") or {}).items() if not k.startswith("pulumi.com/")}
+    return manifest | {"metadata": metadata | {"annotations": kept}}
