@@ -20,6 +20,7 @@ from lightkube.models.core_v1 import (
 )
 
 from sandbox.answering import AnsweringServer, Identity
+from sandbox.configuration import Configuration, ConfigurationError
 from sandbox.faults import Faults, read_faults
 from sandbox.probes import Verdict, verdicts
 
@@ -31,6 +32,7 @@ _LONGEST_BACKOFF_SECONDS = 60.0
 """KEP-4603 (ReduceDefaultCrashLoopBackOffDecay): from 1 s, doubled at each crash, to 60 s."""
 _BACKOFF_RESET_SECONDS = 600.0
 """A container that ran this long starts again at once (Kubernetes docs, container restart policy)."""
+_CONFIGURATION_RETRY_SECONDS = 1.0
 _CRASH_EXIT_CODE, _KILLED_EXIT_CODE = 1, 137
 
 
@@ -40,6 +42,7 @@ class Surroundings:
 
     address: str
     session: aiohttp.ClientSession
+    configuration: Configuration
     restart: bool
     """Whether the pod's restartPolicy starts it again after a failure."""
     changed: Callable[[], None]
@@ -62,7 +65,8 @@ class AnsweringContainer:
         self._spec = spec
         self._identity = identity
         self._surroundings = surroundings
-        self._variables = {v.name: v.value for v in spec.env or () if v.value is not None}
+        self._variables: Mapping[str, str] = {}
+        self._annotations: Mapping[str, str] = {}
         self._faults = Faults()
         self._problems: set[str] = set()
         self._updated = asyncio.Event()
@@ -83,7 +87,11 @@ class AnsweringContainer:
         self._identity = identity
         self._server.introduce(identity)
         self.status.image = identity.image
-        self._faults, problems = read_faults(annotations, self._variables)
+        self._annotations = annotations
+        self._read_orders()
+
+    def _read_orders(self) -> None:
+        self._faults, problems = read_faults(self._annotations, self._variables)
         for problem in set(problems) - self._problems:
             self._warn("OrderNotObeyed", problem)
         self._problems = set(problems)
@@ -92,6 +100,7 @@ class AnsweringContainer:
     async def run(self) -> None:
         """Live until cancelled, or until the container has ended for good."""
         await self._pull()
+        await self._configure()
         backoff = _FIRST_BACKOFF_SECONDS
         while True:
             begin = _now()
@@ -112,6 +121,7 @@ class AnsweringContainer:
             self._warn("BackOff", message)
             self._show(_waiting("CrashLoopBackOff", message))
             await asyncio.sleep(backoff)
+            await self._configure()
             backoff = min(backoff * 2, _LONGEST_BACKOFF_SECONDS)
             self.status.restartCount += 1
             self._server = self._new_server()
@@ -152,6 +162,22 @@ class AnsweringContainer:
             self._updated.clear()
             await self._updated.wait()
         await self._pull()
+
+    async def _configure(self) -> None:
+        """Take the environment as it is now; the container is held until all of it is there."""
+        problem = ""
+        while True:
+            try:
+                self._variables = await self._surroundings.configuration.variables(self._spec)
+            except ConfigurationError as error:
+                if str(error) != problem:
+                    problem = str(error)
+                    self._warn("Failed", f"Error: {problem}")
+                    self._show(_waiting("CreateContainerConfigError", problem))
+                await asyncio.sleep(_CONFIGURATION_RETRY_SECONDS)
+            else:
+                self._read_orders()
+                return
 
     async def _live(self, begin: datetime) -> _CrashError:
         """Run from a start to the next crash."""

@@ -20,6 +20,7 @@ from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.operators import BinaryOperator, SequenceOperator, not_equal
 from lightkube.resources.core_v1 import Node, Pod
 
+from sandbox.configuration import Configuration
 from sandbox.network import NODE_ADDRESS, POD_NETWORK
 from sandbox.pod import AnsweringPod
 from sandbox.writer import Writer
@@ -90,7 +91,10 @@ class Kubelet:
             if pod.metadata and pod.metadata.deletionTimestamp:
                 self._tasks.create_task(self._writer.remove(pod))
             return
-        answering = AnsweringPod(pod, _address(pod) or self._free_address(), self._session, self._writer)
+        assert pod.metadata is not None  # noqa: S101  the API server sets it
+        configuration = Configuration(self._client, pod.metadata.namespace or "")
+        address = _address(pod) or self._free_address()
+        answering = AnsweringPod(pod, address, self._session, configuration, self._writer)
         self._pods[uid] = answering, self._tasks.create_task(self._lead(answering))
 
     @staticmethod

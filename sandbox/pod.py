@@ -9,6 +9,7 @@ from lightkube.models.core_v1 import Container, ContainerStatus, HostIP, PodCond
 from lightkube.resources.core_v1 import Pod
 
 from sandbox.answering import Identity
+from sandbox.configuration import Configuration, ConfigurationError
 from sandbox.container import AnsweringContainer, Surroundings
 from sandbox.network import NODE_ADDRESS
 from sandbox.writer import Writer
@@ -16,14 +17,19 @@ from sandbox.writer import Writer
 _LEAST_CLOSE_SECONDS = 2.0
 """What remains for closing when the preStop hook has used up the grace period (Kubernetes docs, pod termination)."""
 
+_MOUNT_RETRY_SECONDS = 1.0
+
 
 class AnsweringPod:
     """Plays a pod. `address` is its IP."""
 
-    def __init__(self, pod: Pod, address: str, session: aiohttp.ClientSession, writer: Writer) -> None:
+    def __init__(
+        self, pod: Pod, address: str, session: aiohttp.ClientSession, configuration: Configuration, writer: Writer
+    ) -> None:
         assert pod.metadata is not None and pod.spec is not None  # noqa: PT018, S101  the API server sets both
         self.address = address
         self._writer = writer
+        self._configuration = configuration
         self._conditions: dict[str, PodCondition] = {}
         self._start_time = datetime.now(UTC)
         self._status_changed = asyncio.Event()
@@ -32,6 +38,7 @@ class AnsweringPod:
         surroundings = Surroundings(
             address=address,
             session=session,
+            configuration=configuration,
             restart=self._restart,
             changed=self._status_changed.set,
             event=lambda reason, message: writer.event(self._pod, reason, message),
@@ -56,14 +63,34 @@ class AnsweringPod:
         """Live until the object is deleted, then shut down as asked and remove it. Cancelling kills."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                living = [tasks.create_task(container.run()) for container in self._containers]
-                living.append(tasks.create_task(self._report()))
+                living = [tasks.create_task(self._live()), tasks.create_task(self._report())]
                 await self._deleted.wait()
                 await self._shut_down(lambda: [task.cancel() for task in living])
             await self._writer.remove(self._pod)
         finally:
             for container in self._containers:
                 container.kill()
+
+    async def _live(self) -> None:
+        await self._mount()
+        async with asyncio.TaskGroup() as tasks:
+            for container in self._containers:
+                tasks.create_task(container.run())
+
+    async def _mount(self) -> None:
+        """Wait until there is what the volumes are made of; it is looked at once, before the first container starts."""
+        problem = ""
+        while True:
+            try:
+                await self._configuration.look_for((self._pod.spec and self._pod.spec.volumes) or ())
+            except ConfigurationError as error:
+                if str(error) != problem:
+                    problem = str(error)
+                    self._writer.event(self._pod, "FailedMount", problem)
+                    self._status_changed.set()  # that the containers wait is news
+                await asyncio.sleep(_MOUNT_RETRY_SECONDS)
+            else:
+                return
 
     async def _shut_down(self, stop: Callable[[], object]) -> None:
         """Serve through the preStop hooks, then close, within the grace period."""
