@@ -137,7 +137,12 @@ def test_outputs_say_what_is_declared(stack: StackCopy) -> None:
     assert stack.outputs()["services"]["auth-service"] == {
         "url": "http://macromind.local/api/auth",
         "stable": {"image": "macromind/auth-service:1.4.2", "replicas": 2, "weight": 80},
-        "canary": {"image": "macromind/auth-service:1.5.0", "replicas": 1, "weight": 20},
+        "canary": {
+            "image": "macromind/auth-service:1.5.0",
+            "replicas": 1,
+            "weight": 20,
+            "alsoReachedBy": ["header X-Canary: true"],
+        },
         "weightSource": "canaryWeight",
     }
 
@@ -146,6 +151,7 @@ def test_outputs_say_what_is_declared(stack: StackCopy) -> None:
 def test_the_measured_share_is_the_declared_weight(
     sandbox: Sandbox, stack: StackCopy, observed: Cluster, weight: int
 ) -> None:
+    stack.set("rollout.maxStep", "100")
     stack.set("canaryWeight", str(weight))
     stack.up()
 
@@ -155,6 +161,7 @@ def test_the_measured_share_is_the_declared_weight(
 
 
 def test_a_shift_loses_no_request(sandbox: Sandbox, stack: StackCopy, observed: Cluster) -> None:
+    stack.set("rollout.maxStep", "100")
     with Traffic(sandbox.proxy_url, HOST, SERVICES, RATE) as traffic:
         for weight in (50, 0, 100, 20):
             stack.set("canaryWeight", str(weight))
