@@ -187,6 +187,7 @@ def test_at_weight_0_only_the_header_reaches_the_canary(sandbox: Sandbox, stack:
 def test_a_canary_that_is_not_ready_does_not_stand_in_the_way_of_weight_0(
     sandbox: Sandbox, stack: StackCopy, observed: Cluster
 ) -> None:
+    stack.set("rollout.maxStep", "100")
     stack.set("canaryWeight", "100")
     stack.up()
     kubectl = shutil.which("kubectl", path=sandbox.environment["PATH"])

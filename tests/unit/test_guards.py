@@ -1,0 +1,232 @@
+"""What an update may do to running traffic, decided from configuration and cluster alone."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from config.loader import load
+from config.settings import Settings
+from rollout.guards import RefusedError, Transition, transitions
+from routing.split import Backend, CanaryBackend, Match, Split, Track
+from workload.labels import selector
+from workload.live import LiveDeployment, LiveService
+
+NAME = "auth-service"
+STABLE, CANARY, NEXT = "example/auth:1.0", "example/auth:1.1", "example/auth:1.2"
+
+
+def declared(weight: int = 20, *, top: dict[str, Any] | None = None, **service: Any) -> Settings:  # noqa: ANN401 - values of any key of a service
+    """Return the configuration of one service with a canary; `canary=None` leaves it out."""
+    settings = {
+        "path": "/api/auth",
+        "port": 8080,
+        "image": STABLE,
+        "replicas": 4,
+        "canary": {"image": CANARY},
+    } | service
+    services = {NAME: {key: value for key, value in settings.items() if value is not None}}
+    raw = {"namespace": "macromind", "host": "macromind.local", "canaryWeight": str(weight)} | (top or {})
+    return load(raw | {"services": json.dumps(services)})
+
+
+def deployment(image: str, replicas: int, track: Track) -> LiveDeployment:
+    return LiveDeployment(image, replicas, selector(NAME, track), 1, rolled_out=True)
+
+
+def running(weight: int | None = 20) -> LiveService:
+    """Return what a cluster has of the service: with a canary at this weight (percent), or without one."""
+    stable = Backend(NAME, 8080)
+    canary = None if weight is None else CanaryBackend(Backend(f"{NAME}-canary", 8080), weight)
+    return LiveService(
+        stable=deployment(STABLE, 4, Track.STABLE),
+        canary=None if weight is None else deployment(CANARY, 1, Track.CANARY),
+        split=Split(NAME, "macromind", Match("macromind.local", "/api/auth"), stable, canary),
+        selector=selector(NAME, Track.STABLE),
+        port=(8080, ""),
+    )
+
+
+def transition(settings: Settings, live: LiveService) -> Transition:
+    return transitions(settings, {NAME: live})[NAME]
+
+
+def refused(settings: Settings, live: LiveService) -> dict[str, str]:
+    """Return the fix of each key that is refused."""
+    with pytest.raises(RefusedError, match="nothing was changed") as caught:
+        transitions(settings, {NAME: live})
+    return {problem.key: problem.fix for problem in caught.value.problems}
+
+
+@pytest.mark.parametrize(
+    ("live", "weight", "lowers_to", "raises"),
+    [
+        (20, 50, None, True),
+        (20, 20, None, False),
+        (50, 20, 20, False),
+        (50, 0, 0, False),
+        (None, 0, None, True),  # a new route, although it gets nothing
+        (None, 50, None, True),
+        (0, 0, None, False),
+    ],
+)
+def test_a_weight_that_falls_comes_first_and_one_that_rises_waits(
+    live: int | None,
+    weight: int,
+    lowers_to: int | None,
+    raises: bool,  # noqa: FBT001 - a parameter of pytest
+) -> None:
+    found = transition(declared(weight), running(live))
+
+    assert (found.lowers_to, found.raises) == (lowers_to, raises)
+
+
+def test_an_abort_lowers_first_and_a_promotion_keeps_the_share_until_stable_is_ready() -> None:
+    assert transition(declared(canary=None), running(50)).lowers_to == 0
+    assert transition(declared(canary=None, image=CANARY), running(50)).lowers_to is None
+
+
+def test_a_promotion_below_100_percent_is_said() -> None:
+    (warning,) = transition(declared(canary=None, image=CANARY), running(40)).warnings
+
+    assert "60 % of the requests have never met" in warning
+    assert transition(declared(canary=None, image=CANARY), running(100)).warnings == ()
+
+
+@pytest.mark.parametrize(("live", "weight", "most"), [(None, 51, 50), (0, 100, 50), (20, 71, 70)])
+def test_a_jump_is_refused_with_the_largest_step_there_is(live: int | None, weight: int, most: int) -> None:
+    assert refused(declared(weight), running(live)) == {"canaryWeight": f"pulumi config set canaryWeight {most}"}
+    assert transition(declared(most), running(live)).raises
+
+
+def test_a_jump_of_a_weight_of_its_own_names_its_key() -> None:
+    settings = declared(0, canary={"image": CANARY, "weight": 90})
+
+    key = f"services.{NAME}.canary.weight"
+    assert refused(settings, running(20)) == {key: f"pulumi config set --path {key} 70"}
+
+
+def test_the_largest_step_is_configuration_and_going_down_has_no_limit() -> None:
+    assert transition(declared(100, top={"rollout": json.dumps({"maxStep": 100})}), running(0)).raises
+    assert refused(declared(31, top={"rollout": json.dumps({"maxStep": 10})}), running(20)).keys() == {"canaryWeight"}
+    assert transition(declared(0), running(100)).lowers_to == 0
+
+
+def test_one_key_for_many_services_is_one_problem_with_what_all_of_them_allow() -> None:
+    one = declared(90).services[NAME]
+    settings = declared(90).model_copy(update={"services": {NAME: one, "other": one}})
+
+    with pytest.raises(RefusedError) as caught:
+        transitions(settings, {NAME: running(30), "other": LiveService(split=running(20).split)})
+
+    (problem,) = caught.value.problems
+    assert problem.fix == "pulumi config set canaryWeight 70"
+
+
+class TestAnotherImage:
+    key = f"services.{NAME}.canary.replaces"
+
+    def test_it_is_refused_while_the_running_one_gets_requests(self) -> None:
+        fixes = refused(declared(20, canary={"image": NEXT}), running(20))
+
+        assert fixes == {f"services.{NAME}.canary.image": f"pulumi config set --path {self.key} {CANARY}"}
+
+    def test_it_may_replace_the_one_that_was_named_and_no_other(self) -> None:
+        assert transition(declared(20, canary={"image": NEXT, "replaces": CANARY}), running(20)).replaces
+        assert refused(declared(20, canary={"image": NEXT, "replaces": STABLE}), running(20))
+
+    def test_it_may_come_when_the_running_one_gets_nothing_or_is_to_get_nothing(self) -> None:
+        assert not transition(declared(20, canary={"image": NEXT}), running(0)).replaces
+        lowered = transition(declared(0, canary={"image": NEXT}), running(20))
+        assert (lowered.lowers_to, lowered.replaces) == (0, True)
+
+
+class TestFewerStablePods:
+    def test_they_are_refused_while_the_canary_gets_requests(self) -> None:
+        key = f"services.{NAME}.replicas"
+
+        assert refused(declared(20, replicas=3), running(20)) == {key: f"pulumi config set --path {key} 4"}
+
+    def test_they_are_allowed_without_a_share_and_more_always(self) -> None:
+        transition(declared(0, replicas=3), running(0))
+        transition(declared(20, replicas=5), running(20))
+
+    def test_a_number_that_somebody_else_set_binds_nobody(self) -> None:
+        live = running(20)
+        scaled = replace(live, stable=replace(deployment(STABLE, 9, Track.STABLE), declared_replicas=None))
+
+        transition(declared(20), scaled)
+
+
+@pytest.mark.parametrize("track", list(Track))
+def test_a_deployment_with_another_selector_is_refused_and_the_guide_named(track: Track) -> None:
+    foreign = replace(deployment(STABLE, 4, track), selector={"app": NAME})
+    live = running(20)
+    live = replace(live, stable=foreign) if track is Track.STABLE else replace(live, canary=foreign)
+
+    assert "docs/takeover.md" in refused(declared(20), live)[f"services.{NAME}"]
+
+
+def test_a_service_that_would_lead_to_no_ready_pod_is_refused() -> None:
+    live = replace(running(20), stable=None, selector={"app": NAME}, strands=True)
+
+    assert "docs/takeover.md" in refused(declared(20), live)[f"services.{NAME}"]
+
+
+def test_another_port_or_port_name_is_refused() -> None:
+    live = running(20)
+
+    assert refused(declared(20, port=9090), live).keys() == {f"services.{NAME}.port"}
+    key = f"services.{NAME}.portName"
+    assert refused(declared(20, portName="web"), live) == {key: f"pulumi config rm --path {key}"}
+    named = replace(live, port=(8080, "web"))
+    assert refused(declared(20), named) == {key: f"pulumi config set --path {key} web"}
+    transition(declared(20, portName="web"), named)
+
+
+class TestAttaching:
+    key = f"services.{NAME}.stable"
+
+    def attached(self, **live: Any) -> LiveService:  # noqa: ANN401 - values of any field
+        found = replace(running(None), stable=None, selector={"app": NAME})
+        return replace(found, **live)
+
+    def test_there_has_to_be_a_route(self) -> None:
+        assert refused(declared(stable="existing"), LiveService()).keys() == {self.key}
+
+    def test_a_selector_that_takes_canary_pods_in_is_refused(self) -> None:
+        assert refused(declared(stable="existing"), self.attached(selector={})).keys() == {self.key}
+        assert transition(declared(stable="existing"), self.attached()).raises
+
+    def test_what_this_stack_made_is_not_given_away(self) -> None:
+        own = self.attached(stable=deployment(STABLE, 4, Track.STABLE))
+
+        assert refused(declared(stable="existing"), own).keys() == {self.key}
+
+    def test_requests_that_a_canary_takes_along_are_said(self) -> None:
+        live = self.attached(taken_along=("macromind.local/admin",))
+
+        assert any("macromind.local/admin" in text for text in transition(declared(stable="existing"), live).warnings)
+
+
+def test_who_stays_at_weight_0_is_said() -> None:
+    canary = {"image": CANARY, "header": {"name": "X-Canary", "value": "true"}, "cookie": "canary"}
+
+    (warning,) = transition(declared(0, canary=canary), running(20)).warnings
+
+    assert "header X-Canary: true" in warning
+    assert "cookie canary=always" in warning
+
+
+def test_a_drain_below_the_routers_sync_and_equal_images_are_said() -> None:
+    warnings = transition(declared(20, drainSeconds=2, canary={"image": STABLE}), running(None)).warnings
+
+    assert ["drainSeconds is 2" in text for text in warnings] == [True, False]
+    assert "the same image" in warnings[1]
+
+
+def test_all_problems_are_told_at_once() -> None:
+    settings = declared(90, replicas=1, canary={"image": NEXT})
+
+    assert len(refused(settings, running(20))) == 3
