@@ -15,7 +15,7 @@ demo: .venv/complete ## a whole canary rollout of three services on a local clus
 
 test: lint test-unit ## lint, types, import contracts, unit tests and live tests: what CI runs
 	@$(PYTHON_ENV) -m sandbox.toolchain
-	@$(PYTHON_ENV) -m pytest tests/live
+	@$(PYTHON_ENV) -m pytest tests/live --numprocesses 3 --dist loadfile # each with a cluster of its own
 
 test-unit: .venv/complete ## unit tests alone: seconds, no cluster, no Go
 	@$(PYTHON_ENV) -m pytest tests/unit -q

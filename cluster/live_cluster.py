@@ -111,6 +111,14 @@ class LiveCluster:
             return Drift("lacks what is declared", found["metadata"]["resourceVersion"])
         return None
 
+    def lost(self, manifest: Manifest) -> bool:
+        """Tell whether a Service, Deployment or route is missing although another object of its track is there."""
+        kind, name = _key(manifest)
+        routed = {kind for _, kind in self._route_kinds()}
+        track = manifest["metadata"]["labels"].get("app.kubernetes.io/instance")
+        siblings = any(other == track for _, other in self._objects)
+        return kind in {"Deployment", "Service", *routed} and (kind, name) not in self._objects and siblings
+
     def restore(self, manifest: Manifest, *, keep_replicas: bool = False, dry_run: bool = False) -> bool:
         """Apply an object as it is declared, as the engine would; return whether that changes anything.
 

@@ -163,6 +163,10 @@ class CanaryService(pulumi.ComponentResource):
         retain_on_delete: bool = False,
     ) -> KubernetesObject:
         manifest = annotated(manifest)
+        cluster = self._args.cluster
+        if cluster and cluster.lost(manifest) and not pulumi.runtime.is_dry_run():
+            # The provider cannot update what is not there, and the engine does not create what its state has.
+            waits = [self._bring_back(manifest, pulumi.Output.all(*waits))]
         made = KubernetesObject(
             _after(self._hidden(manifest), waits),
             pulumi.ResourceOptions(
@@ -208,6 +212,17 @@ class CanaryService(pulumi.ComponentResource):
         restored = self._in_thread(registered, restore)
         # What waits for this object waits for that too.
         made.metadata = pulumi.Output.all(registered, restored).apply(lambda both: both[0])
+
+    def _bring_back(self, manifest: Manifest, after: pulumi.Output[Any]) -> pulumi.Output[None]:
+        """Make an object that something else has deleted."""
+        loop = asyncio.get_running_loop()
+
+        def make(_: object) -> None:
+            if self._args.cluster and self._args.cluster.restore(manifest):
+                text = f"{manifest['kind']} {manifest['metadata']['name']} was missing: put back as declared"
+                loop.call_soon_threadsafe(pulumi.log.warn, text, self)
+
+        return self._in_thread(after, make)
 
     def _in_thread(self, value: pulumi.Output[Any], act: Callable[[Any], None]) -> pulumi.Output[None]:
         """Return when a value is known and was acted upon, in a thread."""

@@ -180,10 +180,14 @@ class Life:
             self.stack.set(f"services.{service}.image", declared.canary.image)
             self.stack.remove(f"services.{service}.canary")
 
-    def abort(self) -> None:
-        """Remove all canaries."""
+    def declare_abort(self) -> None:
+        """Declare no canaries any more."""
         for service in SERVICES:
             self.stack.remove(f"services.{service}.canary")
+
+    def abort(self) -> None:
+        """Remove all canaries."""
+        self.declare_abort()
         self.up("abort: remove the canaries")
 
     def kubectl(self, *arguments: str) -> str:

@@ -56,7 +56,9 @@ class Scene:
         service = {"path": PATHS[NAME], "port": 8080, "image": STABLE_IMAGE, "replicas": 2, "drainSeconds": 5}
         probe = {"path": "/healthz", "periodSeconds": 1}
         config: dict[str, object] = {"namespace": namespace, "host": f"{namespace}.example"}
-        config |= {"services": {NAME: service | {"probes": {"readiness": probe}}}}
+        config |= {
+            "services": {NAME: service | {"probes": {"readiness": probe, "liveness": {"failureThreshold": 100}}}}
+        }
         scene._write({"config": {f"macromind:{key}": value for key, value in config.items()}})
         return scene
 

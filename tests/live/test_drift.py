@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -153,18 +154,29 @@ def test_what_others_add_stays(deployed: Scene) -> None:
 
 
 def test_what_this_program_is_about_to_change_is_no_drift(
-    sandbox: Sandbox, cluster: Client, namespace: str, deployed: Scene, tmp_path_factory: pytest.TempPathFactory
+    sandbox: Sandbox, cluster: Client, namespace: str, tmp_path: Path
 ) -> None:
-    new = Scene.create(sandbox, cluster, namespace, tmp_path_factory.mktemp("new"))
-    assert warnings(new) == []
+    scene = Scene.create(sandbox, cluster, namespace, tmp_path / "new")
+    assert warnings(scene) == []
+    scene.deploy()
+    more = {"env": {"A": "b"}, "annotations": {"example.org/a": "b"}, "disruptionBudget": {"maxUnavailable": "50%"}}
+    for changes in (more, dict.fromkeys(more)):
+        scene.configure(None, **changes)
+        assert warnings(scene) == []
+        assert "warning" not in scene.stack.run("up", "--yes", "--skip-preview")
 
-    deployed.configure(env={"A": "b"}, annotations={"example.org/a": "b"}, disruptionBudget={"maxUnavailable": "50%"})
-    assert warnings(deployed) == []
-    assert "warning" not in deployed.stack.run("up", "--yes", "--skip-preview")
 
-    deployed.configure(env=None, annotations=None, disruptionBudget=None)
-    assert warnings(deployed) == []
-    assert "warning" not in deployed.stack.run("up", "--yes", "--skip-preview")
+@pytest.mark.parametrize("kind", ["ingress", "deployment", "service"])
+def test_what_was_deleted_by_hand_comes_back_with_another_weight(deployed: Scene, kind: str) -> None:
+    deployed.kubectl("delete", kind, CANARY)
+    deployed.configure(weight=33)
+
+    deployed.up()
+
+    assert deployed.weight() == 33
+    deployed.settle()
+    deployed.configure(weight=20)
+    deployed.up()
 
 
 def test_a_change_by_hand_and_a_shift_meet_without_a_conflict(deployed: Scene) -> None:

@@ -81,6 +81,9 @@ class EmptyCluster:
         self.lowered.append((name, weight))
         return replace(split, canary=replace(split.canary, weight=weight))
 
+    def lost(self, _: object) -> bool:
+        return False
+
     def drift(self, *_: object, **__: object) -> None:
         pass
 
