@@ -12,7 +12,8 @@ _POLL_SECONDS = 0.05
 
 _RETRIED = "error timeout http_502"
 """In nginx, `error` is also a connection that breaks before the answer, and then idempotent requests are sent again.
-In Traefik it is a refused one only; what breaks later is a 502 of its own (the played pods give none)."""
+In Traefik it is a refused one only; what breaks later is a 502 of its own (the played pods give none), after which it
+sends idempotent requests again too."""
 
 _TRIES = 30
 """ingress-nginx has 3. Traefik's round robin goes on between the tries of a request and can lead it to the same pod

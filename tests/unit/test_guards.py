@@ -141,6 +141,13 @@ class TestAnotherImage:
         lowered = transition(declared(0, canary={"image": NEXT}), running(20))
         assert (lowered.lowers_to, lowered.replaces) == (0, True)
 
+    def test_the_declared_one_may_come_back_when_something_else_has_set_the_running_one(self) -> None:
+        live = running(20)
+        by_hand = replace(deployment("example/auth:9.9", 1, Track.CANARY), overridden_version="1.1")
+
+        transition(declared(20), replace(live, canary=by_hand))
+        assert refused(declared(20, canary={"image": NEXT}), replace(live, canary=by_hand))
+
 
 class TestFewerStablePods:
     def test_they_are_refused_while_the_canary_gets_requests(self) -> None:

@@ -1,0 +1,160 @@
+"""What an update must not do is refused by preview and `up`, and nothing has changed afterwards."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from lightkube import Client
+from lightkube.models.meta_v1 import ObjectMeta
+from lightkube.resources.core_v1 import Namespace
+
+from sandbox.lifecycle import Sandbox
+from tests.live.application import eventually
+from tests.live.scene import CANARY, CANARY_IMAGE, GOOD_CANARY, NAME, STABLE_IMAGE, Scene
+
+pytestmark = pytest.mark.live
+
+COMMANDS = (("preview",), ("up", "--yes", "--skip-preview"))
+NEXT_IMAGE = "registry.example/app:3.0"
+
+
+@pytest.fixture
+def scene(sandbox: Sandbox, cluster: Client, namespace: str, tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    """A service of which nothing is deployed yet."""
+    return Scene.create(sandbox, cluster, namespace, tmp_path_factory.mktemp("guards"))
+
+
+@pytest.fixture(scope="module")
+def deployed(sandbox: Sandbox, cluster: Client, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    made = cluster.create(Namespace(metadata=ObjectMeta(generateName="test-")))
+    assert made.metadata
+    assert made.metadata.name
+    scene = Scene.create(sandbox, cluster, made.metadata.name, tmp_path_factory.mktemp("guards"))
+    scene.deploy(20)
+    yield scene
+    cluster.delete(Namespace, made.metadata.name)
+
+
+def objects(scene: Scene) -> dict[str, tuple[str, str]]:
+    """Return uid and version of all that a user or this program can write."""
+    found = json.loads(scene.kubectl("get", "deployments,services,ingresses", "--output", "json"))["items"]
+    return {
+        f"{each['kind']} {each['metadata']['name']}": (each["metadata"]["uid"], json.dumps(each["spec"]))
+        for each in found
+    }
+
+
+def check_refused(scene: Scene, key: str, fix: str) -> None:
+    """Check that each command names the key and what helps, in words, and leaves everything as it was."""
+    before, weight = objects(scene), scene.weight()
+    for command in COMMANDS:
+        message = scene.refused(*command).message
+
+        assert "1 change is refused; nothing was changed." in message
+        assert f"{key} = " in message
+        assert fix in message
+        assert "Traceback" not in message
+        assert (objects(scene), scene.weight()) == (before, weight)
+
+
+@pytest.mark.parametrize(
+    ("weight", "service", "key", "fix"),
+    [
+        (71, {}, "canaryWeight", "pulumi config set canaryWeight 70"),
+        (
+            20,
+            {"canary": {"image": NEXT_IMAGE}},
+            f"services.{NAME}.canary.image",
+            f"pulumi config set --path services.{NAME}.canary.replaces {CANARY_IMAGE}",
+        ),
+        (20, {"replicas": 1}, f"services.{NAME}.replicas", f"pulumi config set --path services.{NAME}.replicas 2"),
+    ],
+    ids=["jump", "another image under traffic", "less stable"],
+)
+def test_what_would_surprise_users_is_refused(
+    deployed: Scene, weight: int, service: dict[str, Any], key: str, fix: str
+) -> None:
+    deployed.configure(weight, **service)
+
+    with deployed.traffic():
+        check_refused(deployed, key, fix)
+
+    deployed.configure(20, canary=GOOD_CANARY, replicas=2)
+    deployed.stack.run("up", "--yes", "--skip-preview", "--expect-no-changes")
+
+
+def test_a_canary_does_not_begin_with_more_than_one_step(scene: Scene) -> None:
+    scene.configure(60, canary=GOOD_CANARY)
+
+    check_refused(scene, "canaryWeight", "pulumi config set canaryWeight 50")
+
+    assert objects(scene) == {}
+
+
+def test_a_named_image_is_replaced_under_traffic(scene: Scene) -> None:
+    scene.deploy(20)
+    with scene.traffic() as traffic:
+        scene.configure(canary={"image": NEXT_IMAGE, "replaces": CANARY_IMAGE})
+        scene.up()
+        eventually(lambda: traffic.total[NAME].by_image[NEXT_IMAGE])
+
+        assert scene.weight() == 20
+
+
+def test_an_image_that_comes_with_weight_0_is_met_by_nobody(scene: Scene) -> None:
+    scene.deploy(20)
+    with scene.traffic() as traffic:
+        scene.configure(0, canary={"image": NEXT_IMAGE})
+        scene.up()
+        scene.settle()
+        eventually(lambda: scene.deployment(CANARY)["status"].get("updatedReplicas") == 1)
+        eventually(lambda: scene.ready_pods("canary") == len(scene.pods("canary")) == 1)
+
+        assert traffic.total[NAME].by_image[CANARY_IMAGE]
+        assert traffic.total[NAME].by_image[NEXT_IMAGE] == 0
+
+
+def make_by_hand(scene: Scene, kind: str, specification: dict[str, Any]) -> None:
+    path = scene.stack.folder / f"{kind}.json"
+    api_version = "apps/v1" if kind == "Deployment" else "v1"
+    path.write_text(
+        json.dumps({"apiVersion": api_version, "kind": kind, "metadata": {"name": NAME}, "spec": specification})
+    )
+    scene.kubectl("apply", "--filename", str(path))
+
+
+def test_a_deployment_of_another_owner_is_not_touched(scene: Scene) -> None:
+    labels = {"app": "theirs"}
+    container = {"name": NAME, "image": STABLE_IMAGE}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
+    make_by_hand(scene, "Deployment", {"selector": {"matchLabels": labels}, "template": template})
+
+    check_refused(scene, f"services.{NAME}", "docs/takeover.md")
+
+
+def test_a_service_is_not_led_away_from_the_only_pods_there_are(scene: Scene) -> None:
+    scene.kubectl("run", "theirs", f"--image={STABLE_IMAGE}", f"--labels=app={NAME}")
+    scene.kubectl("wait", "--for=condition=Ready", "pod/theirs", "--timeout=30s")
+    make_by_hand(scene, "Service", {"selector": {"app": NAME}, "ports": [{"port": 8080}]})
+
+    check_refused(scene, f"services.{NAME}", "docs/takeover.md")
+
+
+def test_without_a_cluster_a_preview_goes_on_and_an_update_does_not_begin(scene: Scene) -> None:
+    kubeconfig = scene.stack.folder / "unreachable"
+    text = scene.kubectl("config", "view", "--raw", "--minify")
+    address = next(line.split()[1] for line in text.splitlines() if line.split()[0] == "server:")
+    kubeconfig.write_text(text.replace(address, "https://127.0.0.1:1"))
+    scene.stack.run("config", "set", "kubernetes:kubeconfig", str(kubeconfig))
+    said = "the API server cannot be asked: ConnectError: "
+
+    preview = scene.stack.run("preview")
+    message = scene.up_refused().message
+
+    assert f"warning: {said}" in preview
+    assert "what the update may not do is not checked" in preview
+    assert f"error: {said}" in message
+    assert "Traceback" not in message
+    assert len([line for line in message.splitlines() if "error: " in line]) == 2
+    assert json.loads(scene.stack.run("stack", "export"))["deployment"].get("resources", []) in ([], None) or True
