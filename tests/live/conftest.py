@@ -13,7 +13,7 @@ from lightkube.resources.core_v1 import Namespace
 from sandbox.lifecycle import Sandbox, start, stop
 from sandbox.toolchain.ensure import Toolchain, ensure
 
-LONG = {"test_life_of_a_canary.py", "test_recovery.py", "test_takeover.py"}
+LONG = {"test_guards.py", "test_life_of_a_canary.py", "test_recovery.py", "test_takeover.py"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
