@@ -105,11 +105,11 @@ class LiveCluster:
         found = self._objects.get(key)
         if found is None:
             return Drift("is missing", None) if key[0] in self._kinds else None
-        if others := changed_by_others(found):
-            return Drift(f"was changed by {', '.join(sorted(others))}", "")
-        if lacks(found, manifest, keep_replicas=keep_replicas):
-            return Drift("lacks what is declared", found["metadata"]["resourceVersion"])
-        return None
+        if not lacks(found, manifest, keep_replicas=keep_replicas):
+            return None
+        others = ", ".join(sorted(changed_by_others(found)))
+        text = f"was changed by {others}" if others else "lacks what is declared"
+        return Drift(text, found["metadata"]["resourceVersion"])
 
     def lost(self, manifest: Manifest) -> bool:
         """Tell whether a Service, Deployment or route is missing although another object of its track is there."""

@@ -8,6 +8,9 @@ it and those that come until the proxy knows: each of them is one or more failed
 no other pod is left to try. ingress-nginx tries the other pods of the same track (idempotent requests only); Traefik,
 which is the proxy here, also goes on from the canary to stable. So the crash of a canary's only pod at 50 percent
 fails no request here, where ingress-nginx answers them with 502. At 100 percent both do: no other pod gets requests.
+
+Without drain the same steps do fail, in spite of the tries: all pods of a removed canary are gone before the proxy
+knows.
 """
 
 import time
