@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 PYTHON_ENV := .venv/bin/python
 
-.PHONY: help demo test test-life test-unit lint sandbox sandbox-down shell toolchain bench
+.PHONY: help demo test test-unit lint sandbox sandbox-down shell toolchain bench
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -15,11 +15,7 @@ demo: .venv/complete ## a whole canary rollout of three services on a local clus
 
 test: lint test-unit ## lint, types, import contracts, unit tests and live tests: what CI runs
 	@$(PYTHON_ENV) -m sandbox.toolchain
-	@$(PYTHON_ENV) -m pytest tests/live -m "not long" --numprocesses 2 --dist loadfile # each with a cluster of its own
-
-test-life: .venv/complete ## live tests of minutes under traffic: the life of a canary, recovery, takeover
-	@$(PYTHON_ENV) -m sandbox.toolchain
-	@$(PYTHON_ENV) -m pytest tests/live -m long
+	@$(PYTHON_ENV) -m pytest tests/live --numprocesses 2 --dist loadfile --no-loadscope-reorder # each with a cluster of its own
 
 test-unit: .venv/complete ## unit tests alone: seconds, no cluster, no Go
 	@$(PYTHON_ENV) -m pytest tests/unit -q

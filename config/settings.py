@@ -353,6 +353,9 @@ class ServiceSettings(Model):
     port: Annotated[WholeNumber, Field(ge=1, le=65535)] = Field(
         description="a port from 1 to 65535, on which the container listens", examples=["8080"]
     )
+    service_port: Annotated[WholeNumber, Field(ge=1, le=65535)] | None = Field(
+        None, description="a port from 1 to 65535, which the Service offers (default: port)", examples=["80"]
+    )
     port_name: Annotated[str, StringConstraints(pattern=PORT_NAME, max_length=15)] | None = Field(
         None,
         description="a lower-case letter, then letters, digits and single '-', at most 15",
@@ -514,6 +517,11 @@ class Settings(Model):
         """Return the pods of the canary."""
         return self.replicas_of(name, Track.CANARY)
 
+    def service_port_of(self, name: str) -> int:
+        """Return the port that the Services of a service offer, and that its routes lead to."""
+        service = self.services[name]
+        return service.service_port or service.port
+
     def router_of_stack(self) -> Router:
         """Return the router that carries out the splits of this stack."""
         return ROUTERS[self.router]
@@ -526,7 +534,7 @@ class Settings(Model):
             weight, _ = self.canary_weight_of(name)
             header = service.canary.header
             canary = CanaryBackend(
-                Backend(f"{name}-canary", service.port),
+                Backend(f"{name}-canary", self.service_port_of(name)),
                 weight,
                 Header(header.name, header.value) if header else None,
                 service.canary.cookie,
@@ -536,7 +544,7 @@ class Settings(Model):
             name=name,
             namespace=self.namespace,
             match=Match(self.host, service.path, service.path_type),
-            stable=Backend(name, service.port),
+            stable=Backend(name, self.service_port_of(name)),
             canary=canary,
             ingress_class=self.ingress_class_name,
             tls_secret=self.tls_secret_name,

@@ -166,13 +166,21 @@ def _port(settings: Settings, name: str, live: LiveService) -> Iterator[Problem]
     if live.port is None:
         return
     declared = settings.services[name]
-    number, port_name = live.port
-    if declared.port != number:
+    number, port_name, target = live.port.number, live.port.name, live.port.target
+    if settings.service_port_of(name) != number:
+        key = f"services.{name}.servicePort" if declared.service_port else f"services.{name}.port"
+        yield Problem(
+            key,
+            str(settings.service_port_of(name)),
+            f"{number}, which the Service has: while it changes, the route leads nowhere. Give it to another service",
+            f"pulumi config set --path services.{name}.servicePort {number}",
+        )
+    if isinstance(target, int) and declared.port != target:
         yield Problem(
             f"services.{name}.port",
             str(declared.port),
-            f"{number}, which the Service has: while it changes, the route leads nowhere. Give it to another service",
-            f"pulumi config set --path services.{name}.port {number}",
+            f"{target}, to which the Service sends requests: the pods that run would get them at another port at once",
+            f"pulumi config set --path services.{name}.port {target}",
         )
     if (declared.port_name or "") != port_name:
         key = f"services.{name}.portName"

@@ -39,11 +39,20 @@ class LiveDeployment:
 
 
 @dataclass(frozen=True, slots=True)
+class LivePort:
+    """A port of a Service: its number, its name (empty for none), and number or name of the container's port."""
+
+    number: int
+    name: str
+    target: int | str
+
+
+@dataclass(frozen=True, slots=True)
 class LiveService:
     """What there is of a service.
 
     `split` is None when no route was found; `unreadable` says why what was found is no split. `selector` is that of
-    the Service which stable's route leads to, `port` number and name of its first port. `strands` means that as it is
+    the Service which stable's route leads to, `port` is its first port. `strands` means that as it is
     declared it would lead to no ready pod, although now it does. `taken_along` are other hosts and paths whose
     requests the canary gets a share of too.
     """
@@ -53,7 +62,7 @@ class LiveService:
     split: Split | None = None
     unreadable: str = ""
     selector: Mapping[str, str] | None = None
-    port: tuple[int, str] | None = None
+    port: LivePort | None = None
     strands: bool = False
     taken_along: tuple[str, ...] = ()
 
@@ -203,9 +212,10 @@ def _deployment(service: str, manifest: Manifest | None) -> LiveDeployment | Non
     )
 
 
-def _port(service: Manifest | None) -> tuple[int, str] | None:
-    ports = (service["spec"].get("ports") or ()) if service else ()
-    return (ports[0]["port"], ports[0].get("name") or "") if ports else None
+def _port(service: Manifest | None) -> LivePort | None:
+    for port in (service["spec"].get("ports") or ()) if service else ():
+        return LivePort(port["port"], port.get("name") or "", port.get("targetPort") or port["port"])
+    return None
 
 
 def _declares(manifest: Manifest, *path: str) -> bool:

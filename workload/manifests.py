@@ -72,7 +72,7 @@ def service(settings: Settings, name: str, track: Track, part_of: str) -> Manife
             "selector": _selector(settings, name, track),
             "ports": [
                 # By number: pods made by hand, whose ports may have other names, serve on while they are taken over.
-                {"port": exposed.port, "targetPort": exposed.port, "protocol": "TCP"}
+                {"port": settings.service_port_of(name), "targetPort": exposed.port, "protocol": "TCP"}
                 | ({"name": exposed.port_name} if exposed.port_name else {})
             ],
         },

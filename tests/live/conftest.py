@@ -13,15 +13,15 @@ from lightkube.resources.core_v1 import Namespace
 from sandbox.lifecycle import Sandbox, start, stop
 from sandbox.toolchain.ensure import Toolchain, ensure
 
-LONG = {"test_guards.py", "test_life_of_a_canary.py", "test_recovery.py", "test_takeover.py"}
+FIRST = ("test_life_of_a_canary.py", "test_takeover.py", "test_recovery.py")
+"""These take minutes. Begun first, they leave no process with work while the others have none."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.live)
-            if item.path.name in LONG:
-                item.add_marker(pytest.mark.long)
+    items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))
 
 
 @dataclass(frozen=True)

@@ -139,11 +139,11 @@ def make(  # noqa: PLR0913 - what users may have, in one place
     host = f"{namespace}.example"
     paths = dict(list(PATHS.items())[:services])
     ports = {
-        "service_port": f"{{name: {port_name}, port: 8080, targetPort: {port_name}}}",
+        "service_port": f"{{name: {port_name}, port: 80, targetPort: {port_name}}}",
         "container_port": f"{{name: {port_name}, containerPort: 8080}}",
     }
     if not port_name:
-        ports = {"service_port": "{port: 8080, targetPort: 8080}", "container_port": "{containerPort: 8080}"}
+        ports = {"service_port": "{port: 80, targetPort: 8080}", "container_port": "{containerPort: 8080}"}
     manifests = folder / "manifests"
     manifests.mkdir()
     files = ["service.yaml", *([] if shared else ["ingress.yaml"]), *(["canary.yaml"] if canaries else [])]
@@ -162,6 +162,7 @@ def make(  # noqa: PLR0913 - what users may have, in one place
     for name, service in described.items():
         service["image"] = f"macromind/{name}:{STABLE}"
         service["canary"]["image"] = f"macromind/{name}:{CANARY}"
+        service["servicePort"] = 80
         if port_name:
             service["portName"] = port_name
         service["drainSeconds"] = DRAIN_SECONDS

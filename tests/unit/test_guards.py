@@ -11,7 +11,7 @@ from config.settings import Settings
 from rollout.guards import RefusedError, Transition, transitions
 from routing.split import Backend, CanaryBackend, Match, Split, Track
 from workload.labels import selector
-from workload.live import LiveDeployment, LiveService
+from workload.live import LiveDeployment, LivePort, LiveService
 
 NAME = "auth-service"
 STABLE, CANARY, NEXT = "example/auth:1.0", "example/auth:1.1", "example/auth:1.2"
@@ -44,7 +44,7 @@ def running(weight: int | None = 20) -> LiveService:
         canary=None if weight is None else deployment(CANARY, 1, Track.CANARY),
         split=Split(NAME, "macromind", Match("macromind.local", "/api/auth"), stable, canary),
         selector=selector(NAME, Track.STABLE),
-        port=(8080, ""),
+        port=LivePort(8080, "", 8080),
     )
 
 
@@ -185,9 +185,15 @@ def test_another_port_or_port_name_is_refused() -> None:
     live = running(20)
 
     assert refused(declared(20, port=9090), live).keys() == {f"services.{NAME}.port"}
+    assert refused(declared(20, servicePort=80), live) == {
+        f"services.{NAME}.servicePort": f"pulumi config set --path services.{NAME}.servicePort 8080"
+    }
+    web = replace(live, port=LivePort(80, "", 8080))
+    transition(declared(20, servicePort=80), web)
+    assert refused(declared(20, port=80), web).keys() == {f"services.{NAME}.port"}
     key = f"services.{NAME}.portName"
     assert refused(declared(20, portName="web"), live) == {key: f"pulumi config rm --path {key}"}
-    named = replace(live, port=(8080, "web"))
+    named = replace(live, port=LivePort(8080, "web", "web"))
     assert refused(declared(20), named) == {key: f"pulumi config set --path {key} web"}
     transition(declared(20, portName="web"), named)
 

@@ -11,7 +11,7 @@ from routing.nginx import WEIGHT
 from routing.router import Manifest
 from routing.split import Track
 from workload.labels import selector
-from workload.live import FIELD_MANAGER, LiveService, changed_by_others, lacks, live_service
+from workload.live import FIELD_MANAGER, LivePort, LiveService, changed_by_others, lacks, live_service
 from workload.manifests import deployment, labels_of, service
 
 NAME = "app"
@@ -86,7 +86,7 @@ class TestReading:
         assert live.stable.declared_replicas == 2
         assert live.stable.overridden_version is None
         assert live.selector == live.stable.selector == selector(NAME, Track.STABLE)
-        assert live.port == (8080, "")
+        assert live.port == LivePort(8080, "", 8080)
 
     def test_an_empty_namespace_has_nothing(self) -> None:
         live = live_service(settings(), NAME, {}, {}, [])

@@ -81,6 +81,14 @@ def test_pods_and_service_meet_at_the_port_whatever_its_name() -> None:
     assert port == {"port": 8080, "targetPort": 8080, "protocol": "TCP"}
 
 
+def test_a_service_may_offer_another_port_than_the_container_and_the_route_leads_there() -> None:
+    declared = settings(servicePort=80)
+    (port,) = service(declared, "auth-service", Track.STABLE, "macromind")["spec"]["ports"]
+
+    assert (port["port"], port["targetPort"]) == (80, 8080)
+    assert declared.split_of("auth-service").stable.port == 80
+
+
 def test_a_rollout_never_has_fewer_ready_pods_than_declared() -> None:
     strategy = deployment(settings(), "auth-service", Track.STABLE, "macromind")["spec"]["strategy"]
 
