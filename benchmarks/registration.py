@@ -1,4 +1,6 @@
-"""Start-up of a program alone: import and registration, without engine, in a process of its own.
+"""Start-up of a program alone: import, reading the cluster and registration, without engine, in a process of its own.
+
+As in a preview, so that it waits for no pods.
 
 Run in the program's folder; takes its configuration as JSON from the environment, as the language host gives it.
 """
@@ -25,5 +27,5 @@ class Accepting(pulumi.runtime.Mocks):
 if __name__ == "__main__":
     sys.path.insert(0, str(Path.cwd()))
     pulumi.runtime.set_all_config(pulumi.runtime.get_config_env(), [])
-    pulumi.runtime.set_mocks(Accepting(), project=sys.argv[1], stack="bench", preview=False)
+    pulumi.runtime.set_mocks(Accepting(), project=sys.argv[1], stack="bench", preview=True)
     pulumi.runtime.test(lambda: runpy.run_path("__main__.py", run_name="__main__") and None)()  # type: ignore[no-untyped-call] # the SDK does not annotate it

@@ -1,5 +1,6 @@
 """The cluster as it is while a program runs: read before, waited for and put right in between."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +25,7 @@ from routing.split import Backend, CanaryBackend, Split, Track
 from workload.labels import object_name, selector
 from workload.live import FIELD_MANAGER, LiveService, changed_by_others, lacks, live_service, routes_of
 from workload.manifests import configurations_used
-from workload.readiness import Readiness, may_be_ready, newest_replica_set, readiness
+from workload.readiness import Readiness, newest_replica_set, readiness
 
 STUCK_SECONDS: Final = 15.0
 """So long a reason that time alone will hardly mend has to last until it ends the wait: registries have hiccups."""
@@ -33,10 +34,14 @@ LOWERING_MANAGER: Final = FIELD_MANAGER + "-lowering"
 """Who lowers a weight ahead of the engine, as the API server's managedFields name it."""
 
 _POLL_SECONDS: Final = 0.2
-_EXAMINE_SECONDS: Final = 1.0
-"""So often pods are asked for their reasons while their Deployment is not ready."""
+_REPORT_SECONDS: Final = 1.0
+_PAUSE_PER_LOOK: Final = 4.0
+"""What runs is looked at again after so many times the duration of a look: the engine needs the processors."""
 
 _NOT_FOUND: Final = 404
+
+_SERVICE_NAME: Final = "kubernetes.io/service-name"
+"""The label by which an EndpointSlice names its Service (discovery/v1)."""
 
 Found = TypeVar("Found")
 
@@ -58,6 +63,18 @@ class Drift:
         return previewed.get("resourceVersion") != self.resource_version
 
 
+@dataclass(frozen=True, slots=True)
+class _Workloads:
+    """What runs in the namespace: asked for at `begin` (monotonic seconds), good for `lasts` seconds from then."""
+
+    begin: float = -math.inf
+    lasts: float = 0.0
+    deployments: Sequence[Manifest] = ()
+    replica_sets: Sequence[Manifest] = ()
+    pods: Sequence[Manifest] = ()
+    endpoint_slices: Sequence[Manifest] = ()
+
+
 class LiveCluster:
     """The services of one configuration in a cluster. May be used by several threads at once."""
 
@@ -68,6 +85,8 @@ class LiveCluster:
         self._objects: dict[tuple[str, str], Manifest] = {}
         self._kinds: frozenset[str] = frozenset()
         self._asking = threading.Lock()
+        self._looking = threading.Lock()
+        self._seen = _Workloads()
 
     def read(self) -> dict[str, LiveService]:
         """Return what there is of each service.
@@ -138,20 +157,26 @@ class LiveCluster:
         if keep_replicas and before:
             manifest = manifest | {"spec": manifest["spec"] | {"replicas": before["spec"].get("replicas", 1)}}
 
-        def apply() -> Manifest:
-            patched = self._client.patch(
+        def patched(patch: Manifest, patch_type: PatchType, **options: Any) -> Manifest:  # noqa: ANN401 - those of lightkube
+            done = self._client.patch(
                 kind,
                 name,
-                manifest,
+                patch,
                 namespace=namespace,
-                patch_type=PatchType.APPLY,
+                patch_type=patch_type,
                 field_manager=FIELD_MANAGER,
-                force=True,
                 dry_run=dry_run,
+                **options,
             )
-            return _plain(patched)
+            return _plain(done)
 
-        after = self._asked(apply)
+        after: Manifest | None = None
+        if before and kind is Service and not _numbers(manifest) <= _numbers(before):
+            # Applied, a port would stand beside the one with another number that is there, and both would need names.
+            ports = {"spec": {"ports": manifest["spec"]["ports"]}}
+            after = self._asked(lambda: patched(ports, PatchType.MERGE))
+        if not (dry_run and after):
+            after = self._asked(lambda: patched(manifest, PatchType.APPLY, force=True))
         return before is None or _declarations(before) != _declarations(after)
 
     def lower(self, name: str, weight: int) -> Split:
@@ -191,23 +216,21 @@ class LiveCluster:
         """
         timeout = self._settings.services[name].ready_timeout_seconds
         begin = time.monotonic()
-        examined, reported = begin, ""
+        reported = ""
         stuck_since: float | None = None
         while True:
+            found = self._readiness(name, track, at_least, begin)
+            if found.complete:
+                return
             now = time.monotonic()
-            if self._may_be_ready(name, track, at_least) or now - examined >= _EXAMINE_SECONDS:
-                examined = now
-                found = self._readiness(name, track, at_least)
-                if found.complete:
-                    return
-                stuck_since = (stuck_since or now) if found.stuck else None
-                stuck = stuck_since is not None and now - stuck_since >= STUCK_SECONDS
-                if stuck or now - begin >= timeout:
-                    raise NotReadyError(_not_ready(object_name(name, track), track, found, now - begin))
-                progress = f"{found.ready} of {found.wanted} pods take requests; {'; '.join(found.reasons)}"
-                if progress != reported and now - begin >= _EXAMINE_SECONDS:
-                    report(progress)
-                    reported = progress
+            stuck_since = (stuck_since or now) if found.stuck else None
+            stuck = stuck_since is not None and now - stuck_since >= STUCK_SECONDS
+            if stuck or now - begin >= timeout:
+                raise NotReadyError(_not_ready(object_name(name, track), track, found, now - begin))
+            progress = f"{found.ready} of {found.wanted} pods take requests; {'; '.join(found.reasons)}"
+            if progress != reported and now - begin >= _REPORT_SECONDS:
+                report(progress)
+                reported = progress
             time.sleep(_POLL_SECONDS)
 
     def keep_while_used(
@@ -248,23 +271,40 @@ class LiveCluster:
             is not None
         )
 
-    def _readiness(self, name: str, track: Track, at_least: int) -> Readiness:
+    def _readiness(self, name: str, track: Track, at_least: int, since: float) -> Readiness:
         try:
-            deployment = self._get(Deployment, object_name(name, track))
-            labels = selector(self._settings.app_label_of(name, track), track)
-            sets = self._list(ReplicaSet, labels) if deployment else []
-            pods = self._list(Pod, labels)
-            slices = self._list(EndpointSlice, {"kubernetes.io/service-name": object_name(name, track)})
+            seen = self._workloads(since)
         except ClusterError as error:
             return Readiness(0, at_least, rolled_out=False, reasons=(str(error),))
-        owner = newest_replica_set(deployment, sets) if deployment else None
+        deployed = object_name(name, track)
+        deployment = next((found for found in seen.deployments if found["metadata"]["name"] == deployed), None)
+        labels = selector(self._settings.app_label_of(name, track), track).items()
+        owner = newest_replica_set(deployment, seen.replica_sets) if deployment else None
+        pods = [pod for pod in seen.pods if labels <= (pod["metadata"].get("labels") or {}).items()]
+        slices = [
+            found
+            for found in seen.endpoint_slices
+            if (found["metadata"].get("labels") or {}).get(_SERVICE_NAME) == deployed
+        ]
         return readiness(deployment, owner, pods, slices, at_least)
 
-    def _may_be_ready(self, name: str, track: Track, at_least: int) -> bool:
-        try:
-            return may_be_ready(self._get(Deployment, object_name(name, track)), at_least)
-        except ClusterError:
-            return False
+    def _workloads(self, since: float) -> _Workloads:
+        """Return what runs, as it was after a moment (monotonic seconds), and for all waits together.
+
+        One wait each would ask so often at 100 services that the engine got no processor time.
+        """
+        with self._looking:
+            while True:
+                now, due = time.monotonic(), self._seen.begin + self._seen.lasts
+                if now < due and self._seen.begin < since:
+                    time.sleep(due - now)
+                elif now < due:
+                    return self._seen
+                else:
+                    begin = time.monotonic()
+                    lists = [self._list(kind) for kind in (Deployment, ReplicaSet, Pod, EndpointSlice)]
+                    lasts = max(_POLL_SECONDS, (time.monotonic() - begin) * _PAUSE_PER_LOOK)
+                    self._seen = _Workloads(begin, lasts, *lists)
 
     def _strands(self, name: str, live: LiveService) -> bool:
         """Tell whether the Service, which leads to ready pods now, would lead to none with its declared selector."""
@@ -387,6 +427,10 @@ def _declarations(manifest: Manifest) -> tuple[object, ...]:
     """Return the parts of an object that somebody declares, without what the API server and controllers add."""
     metadata = manifest["metadata"]
     return manifest.get("spec"), metadata.get("labels"), metadata.get("annotations")
+
+
+def _numbers(service: Manifest) -> set[int]:
+    return {port["port"] for port in service["spec"].get("ports") or ()}
 
 
 def _resource(manifest: Manifest) -> Any:  # noqa: ANN401 - a class of lightkube

@@ -128,8 +128,9 @@ class CanaryService(pulumi.ComponentResource):
             if cluster is None or pulumi.runtime.is_dry_run():
                 return
             as_before = before is not None and before.rolled_out and before.generation == metadata["generation"]
-            if configured or not as_before:
-                cluster.keep_while_used(self._name, track, configured, superseding=not as_before)
+            changed = before is not None and not as_before
+            if configured or changed:
+                cluster.keep_while_used(self._name, track, configured, superseding=changed)
             if track is Track.CANARY and args.lowers:
                 return
             if not as_before or (track is Track.CANARY and args.raises):

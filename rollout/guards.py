@@ -216,7 +216,7 @@ def _takeover(settings: Settings, name: str, live: LiveService) -> Iterator[Prob
 
 
 def _attachment(settings: Settings, name: str, live: LiveService) -> Iterator[Problem]:
-    if live.stable and live.stable.declared_replicas is not None:
+    if live.ours:
         yield Problem(
             f"services.{name}.stable",
             "existing",

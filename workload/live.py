@@ -52,9 +52,10 @@ class LiveService:
     """What there is of a service.
 
     `split` is None when no route was found; `unreadable` says why what was found is no split. `selector` is that of
-    the Service which stable's route leads to, `port` is its first port. `strands` means that as it is
-    declared it would lead to no ready pod, although now it does. `taken_along` are other hosts and paths whose
-    requests the canary gets a share of too.
+    the Service which stable's route leads to, `port` its first port, None also where something else has changed the
+    one that this program declared. `ours` means that this program has applied stable's Deployment or Service.
+    `strands` means that as it is declared it would lead to no ready pod, although now it does. `taken_along` are other
+    hosts and paths whose requests the canary gets a share of too.
     """
 
     stable: LiveDeployment | None = None
@@ -63,6 +64,7 @@ class LiveService:
     unreadable: str = ""
     selector: Mapping[str, str] | None = None
     port: LivePort | None = None
+    ours: bool = False
     strands: bool = False
     taken_along: tuple[str, ...] = ()
 
@@ -100,12 +102,14 @@ def live_service(
     except UnreadableRouteError as error:
         unreadable = str(error)
     stable_service = services.get(split.stable.service if split else name)
+    stable = deployments.get(object_name(name, Track.STABLE))
     return LiveService(
-        stable=_deployment(name, deployments.get(object_name(name, Track.STABLE))),
+        stable=_deployment(name, stable),
         canary=_deployment(name, deployments.get(object_name(name, Track.CANARY))),
         split=split,
         unreadable=unreadable,
         port=_port(stable_service),
+        ours=any(_applied(found) for found in (stable, stable_service) if found),
         taken_along=tuple(settings.router_of_stack().taken_along(routes, split)) if split else (),
         selector=(stable_service["spec"].get("selector") or {}) if stable_service else None,
     )
@@ -205,7 +209,7 @@ def _deployment(service: str, manifest: Manifest | None) -> LiveDeployment | Non
             "template",
             "spec",
             "containers",
-            f"k:{json.dumps({'name': container['name']}, separators=(',', ':'))}",
+            _item({"name": container["name"]}),
             "image",
         )
         else (manifest["metadata"].get("labels") or {}).get(VERSION_LABEL),
@@ -214,8 +218,22 @@ def _deployment(service: str, manifest: Manifest | None) -> LiveDeployment | Non
 
 def _port(service: Manifest | None) -> LivePort | None:
     for port in (service["spec"].get("ports") or ()) if service else ():
+        key = {"port": port["port"], "protocol": port.get("protocol", "TCP")}
+        fields = ["targetPort", *(["name"] if port.get("name") else [])]
+        if service and _applied(service) and not all(_declares(service, "ports", _item(key), f) for f in fields):
+            return None
         return LivePort(port["port"], port.get("name") or "", port.get("targetPort") or port["port"])
     return None
+
+
+def _item(key: Mapping[str, object]) -> str:
+    """Return the name that an item of a list has in managedFields."""
+    return f"k:{json.dumps(key, separators=(',', ':'))}"
+
+
+def _applied(manifest: Manifest) -> bool:
+    """Tell whether this program has ever applied an object."""
+    return any(entry["manager"] == FIELD_MANAGER for entry in manifest["metadata"].get("managedFields") or ())
 
 
 def _declares(manifest: Manifest, *path: str) -> bool:

@@ -109,21 +109,6 @@ def readiness(
     return Readiness(ready, wanted, updated >= wanted and old <= 0, tuple(dict.fromkeys(reasons)), stuck)
 
 
-def may_be_ready(deployment: Manifest | None, at_least: int = 0) -> bool:
-    """Tell from a Deployment alone whether it is worth while to look at its pods and endpoints."""
-    if deployment is None:
-        return False
-    status, wanted = deployment.get("status") or {}, max(int(deployment["spec"].get("replicas", 1)), at_least)
-    counts = {
-        key: int(status.get(key, 0)) for key in ("observedGeneration", "readyReplicas", "updatedReplicas", "replicas")
-    }
-    return (
-        counts["observedGeneration"] >= generation(deployment)
-        and min(counts["readyReplicas"], counts["updatedReplicas"]) >= wanted
-        and counts["replicas"] <= counts["updatedReplicas"]
-    )
-
-
 def _reasons(status: dict[str, Any], pods: Sequence[Manifest], addresses: set[str]) -> tuple[list[str], bool]:
     reasons: list[str] = []
     stuck = False

@@ -121,6 +121,16 @@ def test_a_deployment_deleted_by_hand_is_made_again_and_waited_for(deployed: Sce
     assert deployed.ready_pods("canary") == 1
 
 
+@pytest.mark.parametrize("field", ["port", "targetPort"])
+def test_a_port_changed_by_hand_is_put_back(deployed: Scene, field: str) -> None:
+    before = declared(deployed)
+    # Until then no request arrives there.
+    change = [{"op": "replace", "path": f"/spec/ports/0/{field}", "value": 9090}]
+    deployed.kubectl("patch", "service", NAME, "--type=json", f"--patch={json.dumps(change)}")
+
+    put_back(deployed, before)
+
+
 def test_a_restart_by_hand_is_left_alone(deployed: Scene) -> None:
     with deployed.traffic():
         deployed.kubectl("rollout", "restart", f"deployment/{NAME}")

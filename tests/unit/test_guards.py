@@ -213,7 +213,7 @@ class TestAttaching:
         assert transition(declared(stable="existing"), self.attached()).raises
 
     def test_what_this_stack_made_is_not_given_away(self) -> None:
-        own = self.attached(stable=deployment(STABLE, 4, Track.STABLE))
+        own = self.attached(ours=True)
 
         assert refused(declared(stable="existing"), own).keys() == {self.key}
 

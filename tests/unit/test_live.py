@@ -33,15 +33,18 @@ def entry(fields: object, manager: str = FIELD_MANAGER, second: int = 10, **chan
 
 
 def fields_of(value: object) -> dict[str, Any]:
-    """Return the fields that one owner of all of a value has, with lists of named things by their names."""
+    """Return the fields that one owner of all of a value has, with lists of named things by their keys."""
     if isinstance(value, dict):
         return {f"f:{key}": fields_of(each) for key, each in value.items()}
     if isinstance(value, list) and all(isinstance(each, dict) and "name" in each for each in value):
-        return {
-            f"k:{json.dumps({'name': each['name']}, separators=(',', ':'))}": {".": {}} | fields_of(each)
-            for each in value
-        }
+        return {item("name", of=each): fields_of(each) for each in value}
+    if isinstance(value, list) and all(isinstance(each, dict) and "protocol" in each for each in value):
+        return {item("port", "protocol", of=each): fields_of(each) for each in value}
     return {}
+
+
+def item(*keys: str, of: dict[str, Any]) -> str:
+    return f"k:{json.dumps({key: of[key] for key in keys}, separators=(',', ':'))}"
 
 
 def applied(manifest: Manifest, *others: dict[str, Any]) -> Manifest:
@@ -122,6 +125,30 @@ class TestReading:
 
         assert live.canary
         assert live.canary.overridden_version == "2.0"
+
+    @pytest.mark.parametrize(
+        "by_hand", [{"port": 9090}, {"targetPort": 9090}, {"name": "web"}], ids=["port", "target", "name"]
+    )
+    def test_a_port_that_something_else_set_does_not_count_and_the_service_is_still_ours(
+        self, by_hand: dict[str, Any]
+    ) -> None:
+        found = applied(service(settings(), NAME, Track.STABLE, "macromind"))
+        (port,) = found["spec"]["ports"]
+        fields = found["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"]["f:ports"]
+        if "targetPort" in by_hand:
+            del fields[item("port", "protocol", of=port)]["f:targetPort"]
+        found = found | {"spec": found["spec"] | {"ports": [port | by_hand]}}
+
+        live = live_service(settings(), NAME, {}, by_name([found]), [])
+
+        assert live.port is None
+        assert live.ours
+
+    def test_the_port_of_a_service_made_by_hand_counts_and_it_is_not_ours(self) -> None:
+        live = read(deployments=[pods(track) for track in Track], found=routes())
+
+        assert live.port == LivePort(8080, "", 8080)
+        assert not live.ours
 
     def test_replicas_that_something_else_set_are_not_declared(self) -> None:
         scaled = applied(pods())

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from workload.readiness import Readiness, may_be_ready, newest_replica_set, readiness, rollout_completed
+from workload.readiness import Readiness, newest_replica_set, readiness, rollout_completed
 
 TEMPLATE = "abc"
 
@@ -149,12 +149,3 @@ def test_a_rollout_is_completed_when_the_controller_says_so_of_this_generation(
     progressing = {"type": "Progressing", "status": "True", "reason": reason}
 
     assert rollout_completed(deployment(generation=generation, conditions=[progressing])) is completed
-
-
-def test_pods_are_looked_at_only_when_the_deployment_may_be_ready() -> None:
-    assert may_be_ready(deployment())
-    assert not may_be_ready(deployment(readyReplicas=1))
-    assert not may_be_ready(deployment(generation=4))
-    assert not may_be_ready(older_ones_run())
-    assert not may_be_ready(deployment(), at_least=3)
-    assert not may_be_ready(None)
