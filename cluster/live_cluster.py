@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Final, TypeVar, cast
 
 import httpx2
@@ -98,7 +99,7 @@ class LiveCluster:
         routes = self._routes()
         others = [found for kind in self._optional_kinds() for found in self._list(kind)]
         self._objects = {_key(found): found for found in (*deployments, *services, *routes, *others)}
-        self._kinds = frozenset({"Deployment", "Service", *(kind for _, kind in self._route_kinds())}) | {
+        self._kinds = frozenset({"Deployment", "Service", *(kind for _, kind in self._route_kinds)}) | {
             kind.__name__ for kind in self._optional_kinds()
         }
         deployments_by_name = {found["metadata"]["name"]: found for found in deployments}
@@ -133,7 +134,7 @@ class LiveCluster:
     def lost(self, manifest: Manifest) -> bool:
         """Tell whether a Service, Deployment or route is missing although another object of its track is there."""
         kind, name = _key(manifest)
-        routed = {kind for _, kind in self._route_kinds()}
+        routed = {kind for _, kind in self._route_kinds}
         track = manifest["metadata"]["labels"].get("app.kubernetes.io/instance")
         siblings = any(other == track for _, other in self._objects)
         return kind in {"Deployment", "Service", *routed} and (kind, name) not in self._objects and siblings
@@ -326,17 +327,18 @@ class LiveCluster:
             if asked_for
         ]
 
-    def _route_kinds(self) -> set[tuple[str, str]]:
-        return {
+    @cached_property
+    def _route_kinds(self) -> frozenset[tuple[str, str]]:
+        return frozenset(
             (route.manifest["apiVersion"], route.manifest["kind"])
             for name in self._settings.services
             for route in self._router.render(self._with_canary(name))
-        }
+        )
 
     def _routes(self) -> list[Manifest]:
         return [
             found
-            for api_version, kind in sorted(self._route_kinds())
+            for api_version, kind in sorted(self._route_kinds)
             for found in self._list(cast("Any", resource_registry.load(api_version, kind)))
         ]
 

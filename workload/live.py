@@ -121,11 +121,11 @@ def routes_of(settings: Settings, name: str, routes: Iterable[Manifest]) -> list
     They have the names that this program gives them; a stable route that something else owns is told by the requests
     that it matches.
     """
-    plain = [_without_engine_annotations(route) for route in routes]
     if settings.services[name].stable == "existing":
+        plain = [_without_engine_annotations(route) for route in routes]
         return settings.router_of_stack().narrowed(plain, settings.split_of(name).match)
-    own = [object_name(name, track) for track in Track]
-    return [route for route in plain if route["metadata"]["name"] in own]
+    own = {object_name(name, track) for track in Track}
+    return [_without_engine_annotations(route) for route in routes if route["metadata"]["name"] in own]
 
 
 def changed_by_others(manifest: Manifest) -> set[str]:
