@@ -43,7 +43,7 @@ def _update(project: str) -> Update:
     values = _configuration(project)
     settings = load(values, [key for key in values if is_config_secret(f"{project}:{key}")])
     try:
-        update = Update.compared(settings, _configuration("kubernetes"))
+        update = Update.compared(settings, _configuration("kubernetes"), f"{project}/{pulumi.get_stack()}")
     except ClusterError as error:
         if not pulumi.runtime.is_dry_run():
             raise

@@ -14,7 +14,7 @@ from lightkube.core.exceptions import ConfigError
 from lightkube.core.resource_registry import resource_registry
 from lightkube.resources.apps_v1 import Deployment, ReplicaSet
 from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
-from lightkube.resources.core_v1 import Pod, Service
+from lightkube.resources.core_v1 import Namespace, Pod, Service
 from lightkube.resources.discovery_v1 import EndpointSlice
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 from lightkube.types import PatchType
@@ -24,9 +24,9 @@ from config.settings import Settings
 from routing.router import Manifest, UnreadableRouteError
 from routing.split import Backend, CanaryBackend, Split, Track
 from workload.labels import object_name, selector
-from workload.live import FIELD_MANAGER, LiveService, changed_by_others, lacks, live_service, routes_of
+from workload.live import FIELD_MANAGER, LiveService, Objects, changed_by_others, lacks, live_service, routes_of
 from workload.manifests import configurations_used
-from workload.readiness import Readiness, newest_replica_set, readiness
+from workload.readiness import Readiness, newest_replica_set, readiness, rollout_completed
 
 STUCK_SECONDS: Final = 15.0
 """So long a reason that time alone will hardly mend has to last until it ends the wait: registries have hiccups."""
@@ -104,11 +104,32 @@ class LiveCluster:
         }
         deployments_by_name = {found["metadata"]["name"]: found for found in deployments}
         services_by_name = {found["metadata"]["name"]: found for found in services}
-        live = {
-            name: live_service(self._settings, name, deployments_by_name, services_by_name, routes)
+        unfinished = any(
+            not rollout_completed(found)
             for name in self._settings.services
-        }
+            for track in Track
+            if (found := deployments_by_name.get(object_name(name, track)))
+        )
+        sets = self._list(ReplicaSet) if unfinished else []
+        objects = Objects(deployments_by_name, services_by_name, routes, sets)
+        live = {name: live_service(self._settings, name, objects) for name in self._settings.services}
         return {name: replace(found, strands=self._strands(name, found)) for name, found in live.items()}
+
+    def has_namespace(self) -> bool:
+        """Tell whether the namespace is there; who may not ask takes it for granted.
+
+        Raises:
+            ClusterError: the API server cannot be asked.
+        """
+
+        def found() -> bool:
+            try:
+                self._client.get(Namespace, self._settings.namespace)
+            except ApiError as error:
+                return error.status.code != _NOT_FOUND
+            return True
+
+        return self._asked(found)
 
     def split(self, name: str) -> Split:
         """Return the split that the router's objects in the cluster describe now.
@@ -139,8 +160,8 @@ class LiveCluster:
         siblings = any(other == track for _, other in self._objects)
         return kind in {"Deployment", "Service", *routed} and (kind, name) not in self._objects and siblings
 
-    def restore(self, manifest: Manifest, *, keep_replicas: bool = False, dry_run: bool = False) -> bool:
-        """Apply an object as it is declared, as the engine would; return whether that changes anything.
+    def restore(self, manifest: Manifest, *, keep_replicas: bool = False, dry_run: bool = False) -> Manifest | None:
+        """Apply an object as it is declared, as the engine would; return it when that changed anything.
 
         Args:
             manifest: the object.
@@ -154,7 +175,7 @@ class LiveCluster:
         name, namespace = manifest["metadata"]["name"], manifest["metadata"]["namespace"]
         before = self._get(kind, name)
         if before and _key(manifest) not in self._objects:
-            return False  # the engine has just made it
+            return None  # the engine has just made it
         if keep_replicas and before:
             manifest = manifest | {"spec": manifest["spec"] | {"replicas": before["spec"].get("replicas", 1)}}
 
@@ -178,7 +199,7 @@ class LiveCluster:
             after = self._asked(lambda: patched(ports, PatchType.MERGE))
         if not (dry_run and after):
             after = self._asked(lambda: patched(manifest, PatchType.APPLY, force=True))
-        return before is None or _declarations(before) != _declarations(after)
+        return after if before is None or _declarations(before) != _declarations(after) else None
 
     def lower(self, name: str, weight: int) -> Split:
         """Set a weight (percent) that is below the one in force, and return the split that is then read back.
@@ -396,14 +417,18 @@ class LiveCluster:
             raise ClusterError(f"the API server refused: {error.status.message or error}") from error
         except (httpx2.HTTPError, ConfigError, OSError, ValueError, KeyError) as error:
             # The last three also come from a credential plugin that is missing or prints something else than a token.
-            raise ClusterError(f"the API server cannot be asked: {type(error).__name__}: {error}") from error
+            server = self._client.config.cluster.server
+            raise ClusterError(
+                f"the API server {server} cannot be asked: {type(error).__name__}: {error}. It is that of kubernetes:"
+                "kubeconfig and kubernetes:context, if the stack sets them, else of kubectl"
+            ) from error
 
 
 def _not_ready(deployment: str, track: Track, found: Readiness, seconds: float) -> str:
     reasons = "".join(f"\n  {reason}" for reason in found.reasons) or "\n  no reason was given"
-    consequence = (
-        "Stable is as it was, and no traffic was moved." if track is Track.CANARY else "The canary keeps its share."
-    )
+    consequence = "Stable is as it was, and no weight has risen."
+    if track is Track.STABLE:
+        consequence = "Its older pods serve on, and a canary keeps its share."
     return (
         f"Deployment {deployment}: {found.ready} of {found.wanted} pods take requests after {seconds:.0f} s.{reasons}\n"
         f"{consequence} Correct the configuration and run `pulumi up` again."

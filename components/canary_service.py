@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import pulumi
 
@@ -19,6 +19,8 @@ from workload.labels import object_name
 from workload.live import LiveService
 from workload.manifests import autoscaler, configurations, deployment, disruption_budget, labels_of, service
 from workload.stickiness import kept_at_weight_0
+
+Acted = TypeVar("Acted")
 
 # Waits sleep most of their time; the engine itself works on few objects at once (4 per processor).
 _WAITS: Final = ThreadPoolExecutor(max_workers=32, thread_name_prefix="wait")
@@ -72,7 +74,7 @@ class CanaryService(pulumi.ComponentResource):
         self._args = args
         self._settings = args.settings
         self._after = after
-        self._waits: list[pulumi.Output[None]] = []
+        self._waits: list[pulumi.Output[Any]] = []
         tracks = {track: self._workload(track) for track in self._settings.tracks_of(name)}
         self._route(tracks)
         self.state = _state(self._settings, name)
@@ -150,7 +152,11 @@ class CanaryService(pulumi.ComponentResource):
                 continue
             manifest["metadata"]["labels"] = labels_of(settings, name, track, self._args.part_of)
             used = [tracks[track_of[service]] for service in sorted(route.services) if service in track_of]
-            waits = [] if track is Track.CANARY and not self._args.raises else [wait for _, wait in used]
+            # A weight that falls waits for stable only, which has lost all its pods if it was not lowered ahead.
+            awaited = (
+                used if track is Track.STABLE or self._args.raises else [tracks[t] for t in tracks if t is Track.STABLE]
+            )
+            waits = [wait for _, wait in awaited]
             pods = [resource for resources, _ in used for resource in resources]
             previous.append(self._object(manifest, [*pods, *previous], waits=waits))
 
@@ -165,9 +171,12 @@ class CanaryService(pulumi.ComponentResource):
     ) -> KubernetesObject:
         manifest = annotated(manifest)
         cluster = self._args.cluster
-        if cluster and cluster.lost(manifest) and not pulumi.runtime.is_dry_run():
+        if cluster and cluster.lost(manifest):
             # The provider cannot update what is not there, and the engine does not create what its state has.
-            waits = [self._bring_back(manifest, pulumi.Output.all(*waits))]
+            if pulumi.runtime.is_dry_run():
+                ignore_changes = [*ignore_changes, "metadata", "spec"]
+            else:
+                waits = [self._bring_back(manifest, pulumi.Output.all(*waits))]
         made = KubernetesObject(
             _after(self._hidden(manifest), waits),
             pulumi.ResourceOptions(
@@ -177,7 +186,7 @@ class CanaryService(pulumi.ComponentResource):
                 retain_on_delete=retain_on_delete,
             ),
         )
-        self._put_right(manifest, made, scaled=bool(ignore_changes))
+        self._put_right(manifest, made, scaled="spec.replicas" in ignore_changes)
         return made
 
     def _hidden(self, manifest: Manifest) -> Manifest:
@@ -203,16 +212,16 @@ class CanaryService(pulumi.ComponentResource):
         text += ": `pulumi up` applies what is declared" if preview else ": put back as declared"
         loop = asyncio.get_running_loop()
 
-        def restore(metadata: Manifest) -> None:
+        def restore(metadata: Manifest) -> Manifest:
             if preview and not drift.left_by_engine(metadata):
-                return
-            if cluster.restore(manifest, keep_replicas=scaled, dry_run=preview):
+                return metadata
+            restored = cluster.restore(manifest, keep_replicas=scaled, dry_run=preview)
+            if restored:
                 loop.call_soon_threadsafe(pulumi.log.warn, text, made)
+            return restored["metadata"] if restored else metadata
 
-        registered = made.metadata
-        restored = self._in_thread(registered, restore)
         # What waits for this object waits for that too.
-        made.metadata = pulumi.Output.all(registered, restored).apply(lambda both: both[0])
+        made.metadata = self._in_thread(made.metadata, restore)
 
     def _bring_back(self, manifest: Manifest, after: pulumi.Output[Any]) -> pulumi.Output[None]:
         """Make an object that something else has deleted."""
@@ -225,17 +234,17 @@ class CanaryService(pulumi.ComponentResource):
 
         return self._in_thread(after, make)
 
-    def _in_thread(self, value: pulumi.Output[Any], act: Callable[[Any], None]) -> pulumi.Output[None]:
-        """Return when a value is known and was acted upon, in a thread."""
+    def _in_thread(self, value: pulumi.Output[Any], act: Callable[[Any], Acted]) -> pulumi.Output[Acted]:
+        """Return what comes of acting upon a value in a thread, once it is known."""
 
-        async def acted(known: object) -> None:
+        async def acted(known: object) -> Acted:
             try:
-                await asyncio.get_running_loop().run_in_executor(_WAITS, act, known)
+                return await asyncio.get_running_loop().run_in_executor(_WAITS, act, known)
             except ClusterError as error:
                 # RunError ends the program with its message alone, without a traceback.
                 raise pulumi.RunError(str(error)) from None
 
-        done: pulumi.Output[None] = value.apply(acted)
+        done: pulumi.Output[Acted] = value.apply(acted)
         self._waits.append(done)
         return done
 

@@ -11,7 +11,7 @@ from typing import Final
 import pulumi
 
 from routing.router import Manifest
-from workload.live import FIELD_MANAGER
+from workload.live import FIELD_MANAGER, OWNER_ANNOTATION
 
 ENGINE_ANNOTATIONS: Final = {
     # Who changes an object by hand (`kubectl annotate`) owns that field in server-side apply, and the next preview
@@ -28,10 +28,11 @@ NO_CONDITION: Final = {"pulumi.com/waitFor": "jsonpath={.metadata.uid}"}
 
 
 def annotated(manifest: Manifest) -> Manifest:
-    """Return a manifest with what the provider reads from its annotations."""
+    """Return a manifest with what the provider reads from its annotations, and the stack that it belongs to."""
     metadata = manifest["metadata"]
     wait = NO_CONDITION if manifest["kind"] == "Deployment" else SKIP_AWAIT
-    annotations = metadata.get("annotations", {}) | ENGINE_ANNOTATIONS | wait
+    owner = {OWNER_ANNOTATION: f"{pulumi.get_project()}/{pulumi.get_stack()}"}
+    annotations = metadata.get("annotations", {}) | ENGINE_ANNOTATIONS | wait | owner
     return manifest | {"metadata": metadata | {"annotations": annotations}}
 
 

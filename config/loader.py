@@ -143,6 +143,8 @@ def _problem(details: Any, secret: frozenset[str]) -> Problem:  # noqa: ANN401 -
         fix = _set(location, field.examples[0])
     elif len(location) == 1 and field and field.is_required():  # `services`, which cannot be removed
         fix = _set([*location, "my-service", "image"], "registry.example/team/app:1.4.2")
+    elif details["type"] == "missing":  # a map
+        fix = _set([*location, "KEY"], "VALUE")
     else:
         fix = _remove(location)
     return Problem(_dotted(location), value, allowed, fix)
@@ -196,6 +198,7 @@ def _contradictions(values: Mapping[str, object], secret: frozenset[str]) -> Ite
         yield from _configuration_problems(location, service, secret)
         yield from _existing_problems(location, service, secret)
         yield from _cookie_problems(location, service, secret)
+        yield from _patch_problems(location, service, secret)
         if router:
             yield from _router_problems(router, location, service, secret)
 
@@ -249,6 +252,17 @@ def _existing_problems(
             key = [*location, name]
             allowed = "absent: the Ingress of an existing stable is not ours to change"
             yield Problem(_dotted(key), _shown(service[name], key, secret), allowed, _remove(key))
+
+
+def _patch_problems(
+    location: list[str | int], service: Mapping[str, object], secret: frozenset[str]
+) -> Iterator[Problem]:
+    containers = _map(_map(service.get("podTemplatePatch")).get("spec")).get("containers")
+    for index, container in enumerate(containers if isinstance(containers, list) else ()):
+        if _map(container).get("name") == location[1] and "image" in _map(container):
+            key = [*location, "podTemplatePatch", "spec", "containers", index, "image"]
+            allowed = f"absent: {_dotted([*location, 'image'])} says what runs in the container of the service's name"
+            yield Problem(_dotted(key), _shown(_map(container)["image"], key, secret), allowed, _remove(key))
 
 
 def _cookie_problems(

@@ -202,7 +202,7 @@ WEIGHT_RULE: Final = f"a whole number of percent from 0 to {TOTAL_WEIGHT}"
 IMAGE_RULE: Final = "an image reference such as registry.example/team/app:1.4.2"
 ENV_RULE: Final = "a map from environment variable name to value"
 COOKIE_RULE: Final = "the name of a cookie, of letters, digits, '_' and '-'"
-SECONDS_RULE: Final = "a whole number of seconds, at least 1"
+SECONDS_RULE: Final = f"a whole number of seconds, 1 to {INT32}"
 DATA_RULE: Final = "a map, not empty, from key (letters, digits, '-', '_', '.', at most 253) to text"
 
 
@@ -389,6 +389,9 @@ class ServiceSettings(Model):
     disruption_budget: DisruptionBudget | None = Field(None, description="maxUnavailable")
     session_affinity: SessionAffinitySettings | None = Field(
         None, description="cookieName, maxAgeSeconds and canaryBehavior"
+    )
+    min_ready_seconds: Annotated[WholeNumber, Field(ge=0, le=3600)] = Field(
+        3, description="a whole number of seconds, 0 to 3600", examples=["3"]
     )
     ready_timeout_seconds: Seconds = Field(300, description=SECONDS_RULE, examples=["300"])
     probes: Probes = Field(Probes(), description="readiness and liveness probes")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from config.loader import Problem
 from config.settings import Settings
-from routing.split import Track
+from routing.split import Split, Track
 from workload import manifests
 from workload.labels import image_version, object_name, selector
 from workload.live import LiveService
@@ -28,10 +28,11 @@ class RefusedError(Exception):
 class Transition:
     """What an update does to one service, compared with what the cluster has.
 
-    `lowers_to` is the weight (percent) to which the canary falls, None when it does not: nothing has to be ready for
-    it, so it comes before everything else. `raises` says that the canary gets more, or a route of its own: its pods
-    have to be ready first. `replaces` says that another image takes the place of one that gets requests: the router
-    has to follow first. `warnings` are what a reviewer should know.
+    `lowers_to` is the weight (percent) to which the canary falls before everything else: nothing has to be ready for
+    it. It is None when the weight does not fall, or when stable has no ready pod and has to be waited for. `raises`
+    says that the canary gets more, or a route of its own: its pods have to be ready first. `replaces` says that
+    another image takes the place of one that gets requests: the router has to follow first. `warnings` are what a
+    reviewer should know.
     """
 
     lowers_to: int | None = None
@@ -40,15 +41,29 @@ class Transition:
     warnings: tuple[str, ...] = ()
 
 
-def transitions(settings: Settings, live: Mapping[str, LiveService]) -> dict[str, Transition]:
+def missing_namespace(settings: Settings) -> RefusedError:
+    """Return the refusal of a namespace that is not there and that the stack does not make."""
+    create = f"kubectl create namespace {settings.namespace}"
+    return RefusedError([Problem("namespace", settings.namespace, "a namespace that is there", create)])
+
+
+def transitions(settings: Settings, live: Mapping[str, LiveService], stack: str) -> dict[str, Transition]:
     """Return what this configuration does to each service.
+
+    Args:
+        settings: the configuration.
+        live: what the cluster has of each of its services.
+        stack: PROJECT/STACK, by which objects say where they belong.
 
     Raises:
         RefusedError: with every change that is refused.
     """
     problems = [*_jumps(settings, live)]
     for name in settings.services:
-        problems += _of_service(settings, name, live[name])
+        if live[name].owner not in ("", stack):
+            problems.append(_foreign(settings, name, live[name].owner))
+        else:
+            problems += _of_service(settings, name, live[name])
     if problems:
         raise RefusedError(problems)
     return {name: _transition(settings, name, live[name]) for name in settings.services}
@@ -58,12 +73,14 @@ def _transition(settings: Settings, name: str, live: LiveService) -> Transition:
     declared = settings.services[name]
     routed = live.split is not None and live.split.canary is not None
     warnings = list(_warnings(settings, name, live))
+    takes_back = declared.stable == "existing" or (live.stable is not None and live.stable.ready > 0)
     if declared.canary is None:
-        promoted = live.canary is not None and declared.image == live.canary_image
-        return Transition(0 if routed and live.weight and not promoted else None, warnings=tuple(warnings))
+        promoted = declared.image in live.canary_images
+        lowers = routed and live.weight and takes_back and not promoted
+        return Transition(0 if lowers else None, warnings=tuple(warnings))
     weight, _ = settings.canary_weight_of(name)
     return Transition(
-        lowers_to=weight if routed and weight < live.weight else None,
+        lowers_to=weight if routed and weight < live.weight and takes_back else None,
         raises=not routed or weight > live.weight,
         replaces=_replaces(settings, name, live),
         warnings=tuple(warnings),
@@ -74,6 +91,8 @@ def _warnings(settings: Settings, name: str, live: LiveService) -> Iterator[str]
     declared, router = settings.services[name], settings.router_of_stack()
     if live.unreadable:
         yield f"the route in the cluster cannot be read as a split, so 0 % is assumed: {live.unreadable}"
+    if live.split and declared.stable == "managed":
+        yield from _moves(settings, name, live.split)
     if declared.drain_seconds < router.sync_seconds:
         yield (
             f"drainSeconds is {declared.drain_seconds}, but router {router.name} may send requests to a pod for "
@@ -82,7 +101,7 @@ def _warnings(settings: Settings, name: str, live: LiveService) -> Iterator[str]
     if declared.canary and live.taken_along:
         yield f"the canary also gets its share of {', '.join(live.taken_along)}: they go to the same Service"
     if declared.canary is None:
-        if live.split and live.split.canary and live.canary_image and declared.image == live.canary_image:
+        if live.split and live.split.canary and declared.image in live.canary_images:
             unproven = 100 - live.weight
             if unproven:
                 yield f"promotion at {live.weight} %: {unproven} % of the requests have never met {declared.image}"
@@ -92,6 +111,18 @@ def _warnings(settings: Settings, name: str, live: LiveService) -> Iterator[str]
     weight, _ = settings.canary_weight_of(name)
     if weight == 0 and (kept := kept_at_weight_0(settings, name)):
         yield f"weight 0 does not evict clients with {', '.join(kept)} (docs/reference.md, Who stays on which track)"
+
+
+def _moves(settings: Settings, name: str, live: Split) -> Iterator[str]:
+    declared = settings.split_of(name)
+    if declared.match != live.match:
+        old, new = (f"{match.host}{match.path} ({match.path_type})" for match in (live.match, declared.match))
+        yield f"the route moves from {old} to {new}: requests to the old one will fail"
+    if declared.ingress_class != live.ingress_class:
+        yield (
+            f"the route moves from ingress class {live.ingress_class} to {declared.ingress_class}: requests to the old "
+            "one's controller will fail"
+        )
 
 
 def _jumps(settings: Settings, live: Mapping[str, LiveService]) -> Iterator[Problem]:
@@ -111,9 +142,19 @@ def _jumps(settings: Settings, live: Mapping[str, LiveService]) -> Iterator[Prob
             key,
             str(weight),
             f"at most {limit} now: {live[name].weight} % of {name} are in force, and rollout.maxStep lets a weight "
-            f"rise by {settings.rollout.max_step} points in one update",
+            f"rise by {settings.rollout.max_step} points in one update"
+            + (f". The route cannot be read: {live[name].unreadable}" if live[name].unreadable else ""),
             f"pulumi config set {path}{key} {limit}",
         )
+
+
+def _foreign(settings: Settings, name: str, owner: str) -> Problem:
+    return Problem(
+        f"services.{name}",
+        "(a service)",
+        f"a service that no other stack has in namespace {settings.namespace}: its objects belong to stack {owner}",
+        f"pulumi config set namespace {settings.namespace}-{owner.rpartition('/')[2]}-2",
+    )
 
 
 def _of_service(settings: Settings, name: str, live: LiveService) -> Iterator[Problem]:
@@ -125,22 +166,22 @@ def _of_service(settings: Settings, name: str, live: LiveService) -> Iterator[Pr
         yield from _port(settings, name, live)
         yield from _shrinking(settings, name, live)
     canary = declared.canary
-    if canary and _replaces(settings, name, live) and canary.replaces != live.canary_image:
+    if canary and _replaces(settings, name, live) and canary.replaces not in live.canary_images:
         weight, _ = settings.canary_weight_of(name)
         if weight == 0 or _restores(canary.image, live):
             return
         yield Problem(
             f"services.{name}.canary.image",
             canary.image,
-            f"the image that runs, {live.canary_image}, as long as it gets {live.weight} % of the requests: they would "
-            "meet another version at once. Go to weight 0, or name the running one as replaced",
-            f"pulumi config set --path services.{name}.canary.replaces {live.canary_image}",
+            f"the image that runs, {' or '.join(live.canary_images)}, as long as it gets {live.weight} % of the "
+            "requests: they would meet another version at once. Go to weight 0, or name the running one as replaced",
+            f"pulumi config set --path services.{name}.canary.replaces {live.canary_images[0]}",
         )
 
 
 def _replaces(settings: Settings, name: str, live: LiveService) -> bool:
     canary = settings.services[name].canary
-    return bool(canary and live.canary_image and live.weight and canary.image != live.canary_image)
+    return bool(canary and live.canary_images and live.weight and canary.image not in live.canary_images)
 
 
 def _restores(image: str, live: LiveService) -> bool:
@@ -167,7 +208,8 @@ def _port(settings: Settings, name: str, live: LiveService) -> Iterator[Problem]
         return
     declared = settings.services[name]
     number, port_name, target = live.port.number, live.port.name, live.port.target
-    if settings.service_port_of(name) != number:
+    moved = isinstance(target, int) and declared.port != target
+    if settings.service_port_of(name) != number and (declared.service_port or not moved):
         key = f"services.{name}.servicePort" if declared.service_port else f"services.{name}.port"
         yield Problem(
             key,
@@ -175,7 +217,7 @@ def _port(settings: Settings, name: str, live: LiveService) -> Iterator[Problem]
             f"{number}, which the Service has: while it changes, the route leads nowhere. Give it to another service",
             f"pulumi config set --path services.{name}.servicePort {number}",
         )
-    if isinstance(target, int) and declared.port != target:
+    if moved:
         yield Problem(
             f"services.{name}.port",
             str(declared.port),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from cluster.connection import connect
 from cluster.live_cluster import LiveCluster
 from config.settings import Settings
-from rollout.guards import Transition, transitions
+from rollout.guards import Transition, missing_namespace, transitions
 from workload.live import LiveService
 
 
@@ -24,16 +24,20 @@ class Update:
     changes: Mapping[str, Transition]
 
     @staticmethod
-    def compared(settings: Settings, provider: Mapping[str, str]) -> "Update":
+    def compared(settings: Settings, provider: Mapping[str, str], stack: str) -> "Update":
         """Compare a configuration with the cluster that the Kubernetes provider's configuration leads to.
+
+        `stack` is PROJECT/STACK.
 
         Raises:
             ClusterError: the cluster cannot be asked.
             RefusedError: the update would lose requests or surprise users.
         """
         cluster = LiveCluster(connect(provider), settings)
+        if not (settings.create_namespace or cluster.has_namespace()):
+            raise missing_namespace(settings)
         live = cluster.read()
-        return Update(settings, cluster, live, transitions(settings, live))
+        return Update(settings, cluster, live, transitions(settings, live, stack))
 
     @staticmethod
     def unchecked(settings: Settings) -> "Update":

@@ -15,6 +15,9 @@ from workload.readiness import generation, rollout_completed
 FIELD_MANAGER: Final = "canary-service"
 """Under this name the engine applies every object, and nothing else does."""
 
+OWNER_ANNOTATION: Final = "canary-service/stack"
+"""Which stack an object belongs to, as PROJECT/STACK: two stacks that meet in a namespace leave each other alone."""
+
 _CONTROLLERS: Final = frozenset({"kube-controller-manager"})
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 _NEVER_PAST: Final = datetime.max.replace(tzinfo=UTC)
@@ -24,13 +27,16 @@ _NEVER_PAST: Final = datetime.max.replace(tzinfo=UTC)
 class LiveDeployment:
     """One Deployment as it is.
 
-    `image` is that of the service's container. `declared_replicas` is None where something else than this program
-    has set their number. `generation` counts changes of the specification; `rolled_out` says whether its newest
-    revision has ever been rolled out in full. Where something else has set the image, `overridden_version` is the
-    version of the one that this program had declared.
+    `image` is that of the service's container; `serving` those of ready pods: others too during a rollout, and `image`
+    when there are none. `ready` is the number of ready pods. `declared_replicas` is None where somebody else than this
+    program or an autoscaler has set their number. `generation` counts changes of the specification; `rolled_out` says
+    whether its newest revision has ever been rolled out in full. Where something else has set the image,
+    `overridden_version` is the version of the one that this program had declared.
     """
 
     image: str
+    serving: tuple[str, ...]
+    ready: int
     declared_replicas: int | None
     selector: Mapping[str, str]
     generation: int
@@ -53,7 +59,8 @@ class LiveService:
 
     `split` is None when no route was found; `unreadable` says why what was found is no split. `selector` is that of
     the Service which stable's route leads to, `port` its first port, None also where something else has changed the
-    one that this program declared. `ours` means that this program has applied stable's Deployment or Service.
+    one that this program declared. `ours` means that this program has applied stable's Deployment or Service, `owner`
+    is the stack that the objects belong to, empty when they say nothing of it.
     `strands` means that as it is declared it would lead to no ready pod, although now it does. `taken_along` are other
     hosts and paths whose requests the canary gets a share of too.
     """
@@ -65,6 +72,7 @@ class LiveService:
     selector: Mapping[str, str] | None = None
     port: LivePort | None = None
     ours: bool = False
+    owner: str = ""
     strands: bool = False
     taken_along: tuple[str, ...] = ()
 
@@ -75,44 +83,65 @@ class LiveService:
 
     @property
     def canary_image(self) -> str | None:
-        """What the canary runs; None when there is no canary."""
+        """The canary's image; None when there is no canary."""
         return self.canary.image if self.canary else None
 
+    @property
+    def canary_images(self) -> tuple[str, ...]:
+        """The images that the canary's requests meet; none when there is no canary."""
+        return self.canary.serving if self.canary else ()
 
-def live_service(
-    settings: Settings,
-    name: str,
-    deployments: Mapping[str, Manifest],
-    services: Mapping[str, Manifest],
-    routes: Sequence[Manifest],
-) -> LiveService:
-    """Return what a namespace has of one service.
 
-    Args:
-        settings: the configuration, in which the service may be described otherwise than it runs.
-        name: the service.
-        deployments: all Deployments of the namespace by name.
-        services: all its Services by name.
-        routes: all its objects of the router's kinds.
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """What a namespace has: Deployments and Services by name, all objects of the router's kinds, and the ReplicaSets.
+
+    ReplicaSets are needed where the newest revision of a Deployment was never rolled out in full.
     """
+
+    deployments: Mapping[str, Manifest]
+    services: Mapping[str, Manifest]
+    routes: Sequence[Manifest] = ()
+    replica_sets: Sequence[Manifest] = ()
+
+
+def live_service(settings: Settings, name: str, objects: Objects) -> LiveService:
+    """Return what a namespace has of one service, which may be configured otherwise than it runs."""
     split, unreadable = None, ""
     try:
-        found = routes_of(settings, name, routes)
-        split = settings.router_of_stack().read(found) if found else None
+        found = routes_of(settings, name, objects.routes)
+        split = settings.router_of_stack().read(_with_stable(settings, name, found)) if found else None
     except UnreadableRouteError as error:
         unreadable = str(error)
-    stable_service = services.get(split.stable.service if split else name)
-    stable = deployments.get(object_name(name, Track.STABLE))
+    stable_service = objects.services.get(split.stable.service if split else name)
+    stable = objects.deployments.get(object_name(name, Track.STABLE))
+    canary = objects.deployments.get(object_name(name, Track.CANARY))
+    canary_service = objects.services.get(object_name(name, Track.CANARY))
     return LiveService(
-        stable=_deployment(name, stable),
-        canary=_deployment(name, deployments.get(object_name(name, Track.CANARY))),
+        stable=_deployment(name, stable, objects.replica_sets),
+        canary=_deployment(name, canary, objects.replica_sets),
         split=split,
         unreadable=unreadable,
         port=_port(stable_service),
         ours=any(_applied(found) for found in (stable, stable_service) if found),
-        taken_along=tuple(settings.router_of_stack().taken_along(routes, split)) if split else (),
+        owner=next(filter(None, map(_owner, (stable, stable_service, canary, canary_service))), ""),
+        taken_along=tuple(settings.router_of_stack().taken_along(objects.routes, split)) if split else (),
         selector=(stable_service["spec"].get("selector") or {}) if stable_service else None,
     )
+
+
+def _with_stable(settings: Settings, name: str, found: list[Manifest]) -> list[Manifest]:
+    """Add stable's routes as declared where somebody has deleted them: the canary's own still say its weight."""
+    if settings.services[name].stable == "existing":
+        return found
+    names = {route["metadata"]["name"] for route in found}
+    declared = settings.router_of_stack().render(settings.split_of(name))
+    return found + [
+        route.manifest
+        for route in declared
+        if route.manifest["metadata"]["labels"]["version"] == Track.STABLE
+        and route.manifest["metadata"]["name"] not in names
+    ]
 
 
 def routes_of(settings: Settings, name: str, routes: Iterable[Manifest]) -> list[Manifest]:
@@ -191,15 +220,22 @@ def _time(entry: Mapping[str, Any]) -> datetime:
     return datetime.fromisoformat(found) if found else _NEVER_PAST
 
 
-def _deployment(service: str, manifest: Manifest | None) -> LiveDeployment | None:
+def _deployment(service: str, manifest: Manifest | None, replica_sets: Sequence[Manifest]) -> LiveDeployment | None:
     if manifest is None:
         return None
-    spec = manifest["spec"]
-    containers = spec["template"]["spec"]["containers"]
-    container = next((c for c in containers if c["name"] == service), containers[0])
+    spec, uid = manifest["spec"], manifest["metadata"].get("uid")
+    container = _container(service, spec)
+    serving = {
+        _container(service, found["spec"])["image"]
+        for found in replica_sets
+        if (found.get("status") or {}).get("readyReplicas")
+        and any(owner["uid"] == uid for owner in found["metadata"].get("ownerReferences") or ())
+    }
     return LiveDeployment(
         image=container["image"],
-        declared_replicas=spec.get("replicas", 1) if _declares(manifest, "replicas") else None,
+        serving=tuple(sorted(serving)) or (container["image"],),
+        ready=(manifest.get("status") or {}).get("readyReplicas", 0),
+        declared_replicas=spec.get("replicas", 1) if _declares(manifest, "replicas") or _scaled(manifest) else None,
         selector=spec["selector"].get("matchLabels") or {},
         generation=generation(manifest),
         rolled_out=rollout_completed(manifest),
@@ -213,6 +249,23 @@ def _deployment(service: str, manifest: Manifest | None) -> LiveDeployment | Non
             "image",
         )
         else (manifest["metadata"].get("labels") or {}).get(VERSION_LABEL),
+    )
+
+
+def _container(service: str, spec: Mapping[str, Any]) -> dict[str, Any]:
+    containers: list[dict[str, Any]] = spec["template"]["spec"]["containers"]
+    return next((container for container in containers if container["name"] == service), containers[0])
+
+
+def _owner(manifest: Manifest | None) -> str:
+    return ((manifest["metadata"].get("annotations") or {}).get(OWNER_ANNOTATION) or "") if manifest else ""
+
+
+def _scaled(manifest: Manifest) -> bool:
+    """Tell whether an autoscaler has set the number of pods."""
+    return any(
+        entry["manager"] in _CONTROLLERS and entry.get("subresource") == "scale"
+        for entry in manifest["metadata"].get("managedFields") or ()
     )
 
 
@@ -248,7 +301,11 @@ def _declares(manifest: Manifest, *path: str) -> bool:
 
 
 def _without_engine_annotations(manifest: Manifest) -> Manifest:
-    """Leave out what components add for the engine, which is no part of a split."""
+    """Leave out what components add for the engine and for other stacks, which is no part of a split."""
     metadata = manifest["metadata"]
-    kept = {k: v for k, v in (metadata.get("annotations") or {}).items() if not k.startswith("pulumi.com/")}
+    kept = {
+        k: v
+        for k, v in (metadata.get("annotations") or {}).items()
+        if not k.startswith(("pulumi.com/", OWNER_ANNOTATION))
+    }
     return manifest | {"metadata": metadata | {"annotations": kept}}

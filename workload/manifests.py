@@ -52,7 +52,9 @@ def deployment(settings: Settings, name: str, track: Track, part_of: str) -> Man
         "spec": {
             # With an autoscaler, what a new Deployment begins with: without a number it would be one pod.
             "replicas": settings.replicas_of(name, track),
-            "progressDeadlineSeconds": service.ready_timeout_seconds,
+            # A pod that crashes right after it was ready does not take the place of a good one.
+            "minReadySeconds": service.min_ready_seconds,
+            "progressDeadlineSeconds": service.ready_timeout_seconds + service.min_ready_seconds,
             "selector": {"matchLabels": _selector(settings, name, track)},
             # A new pod is ready before an old one is told to end: capacity never falls below what is declared.
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": "25%"}},
@@ -248,10 +250,10 @@ def _pod(settings: Settings, name: str, track: Track) -> Manifest:
         "securityContext": deepcopy(RESTRICTED_POD),
         "terminationGracePeriodSeconds": service.drain_seconds + GRACE_AFTER_DRAIN_SECONDS,
         # A pod that names no account has no business with the API server.
+        # Always said: removed, it would be filled in again from the deprecated `serviceAccount` beside it.
+        "serviceAccountName": service.service_account_name or "default",
         "automountServiceAccountToken": service.service_account_name is not None,
     }
-    if service.service_account_name:
-        pod["serviceAccountName"] = service.service_account_name
     if service.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": secret} for secret in service.image_pull_secrets]
     if service.node_selector:

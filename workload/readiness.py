@@ -104,9 +104,13 @@ def readiness(
     updated = status.get("updatedReplicas", 0)
     old = status.get("replicas", 0) - updated
     reasons, stuck = _reasons(status, newest, addresses)
+    # The controller counts a pod as available when it has been ready for minReadySeconds.
+    young = wanted - status.get("availableReplicas", 0)
+    if young > 0 and ready >= wanted and old <= 0:
+        reasons.append(f"{young} of them have not been ready for {deployment['spec'].get('minReadySeconds', 0)} s yet")
     if old > 0:
         reasons.append(f"{old} of an older revision still run")
-    return Readiness(ready, wanted, updated >= wanted and old <= 0, tuple(dict.fromkeys(reasons)), stuck)
+    return Readiness(ready, wanted, updated >= wanted and old <= 0 and young <= 0, tuple(dict.fromkeys(reasons)), stuck)
 
 
 def _reasons(status: dict[str, Any], pods: Sequence[Manifest], addresses: set[str]) -> tuple[list[str], bool]:

@@ -54,6 +54,7 @@ class Scene:
         stack = StackCopy.create(folder / "project", "dev", sandbox.environment)
         scene = Scene(sandbox, stack, cluster, Cluster.of(sandbox), namespace)
         service = {"path": PATHS[NAME], "port": 8080, "image": STABLE_IMAGE, "replicas": 2, "drainSeconds": 5}
+        service["minReadySeconds"] = 1
         probe = {"path": "/healthz", "periodSeconds": 1}
         config: dict[str, object] = {"namespace": namespace, "host": f"{namespace}.example"}
         config |= {

@@ -14,7 +14,8 @@ from demo.measurement import check_share, measure
 from routing.nginx import CANARY as CANARY_ANNOTATION
 from routing.nginx import WEIGHT
 from sandbox.lifecycle import Sandbox
-from tests.live.scene import CANARY, NAME, Scene
+from tests.live.application import eventually
+from tests.live.scene import CANARY, GOOD_CANARY, NAME, Scene
 
 pytestmark = pytest.mark.live
 
@@ -181,7 +182,7 @@ def test_what_was_deleted_by_hand_comes_back_with_another_weight(deployed: Scene
     deployed.kubectl("delete", kind, CANARY)
     deployed.configure(weight=33)
 
-    deployed.up()
+    deployed.stack.run("up", "--yes")
 
     assert deployed.weight() == 33
     deployed.settle()
@@ -198,6 +199,24 @@ def test_a_change_by_hand_and_a_shift_meet_without_a_conflict(deployed: Scene) -
     assert deployed.weight() == 33
     deployed.configure(weight=20)
     deployed.up()
+
+
+@pytest.mark.parametrize("canary", [None, GOOD_CANARY], ids=["abort", "weight 0"])
+def test_the_way_back_waits_for_a_stable_that_was_scaled_away(
+    sandbox: Sandbox, cluster: Client, namespace: str, tmp_path: Path, canary: dict[str, str] | None
+) -> None:
+    scene = Scene.create(sandbox, cluster, namespace, tmp_path)
+    scene.deploy(50)
+    scene.deploy(100)
+    with scene.traffic():
+        scene.kubectl("scale", "deployment", NAME, "--replicas", "0")
+        eventually(lambda: scene.ready_pods("stable") == 0)
+        scene.configure(0, canary=canary)
+
+        scene.up()
+        scene.settle()
+
+        assert scene.ready_pods("stable") == 2
 
 
 def test_an_update_that_refreshes_first_puts_it_back_too(deployed: Scene) -> None:

@@ -134,6 +134,20 @@ def test_a_canary_that_cannot_be_replaced_keeps_its_share_and_can_be_aborted(sce
     assert scene.pods("canary") == {}
 
 
+def test_a_canary_that_cannot_be_replaced_goes_back_to_the_image_that_serves(scene: Scene) -> None:
+    scene.deploy(20)
+    canary = scene.pods("canary")
+    with scene.traffic():
+        scene.configure(canary=MISSING | {"replaces": CANARY_IMAGE})
+        scene.up_refused()
+
+        scene.configure(canary=GOOD_CANARY)
+        scene.up()
+
+    assert scene.weight() == 20
+    assert scene.pods("canary") == canary
+
+
 def test_nothing_waits_for_a_broken_canary_on_the_way_to_weight_0(scene: Scene) -> None:
     scene.deploy(20)
     with scene.traffic():
@@ -177,6 +191,21 @@ def test_a_promotion_that_fails_leaves_the_canary_its_share_and_can_be_finished(
     assert scene.weight() is None
     assert not stable.keys() & scene.pods("stable").keys()
     assert scene.deployment(NAME)["spec"]["template"]["spec"]["containers"][0]["image"] == CANARY_IMAGE
+
+
+def test_a_stable_that_crashes_right_after_it_was_ready_does_not_take_over(scene: Scene) -> None:
+    scene.deploy(50)
+    stable, canary = scene.pods("stable"), scene.pods("canary")
+    with scene.traffic():
+        crashes = {"SANDBOX_CRASH_AFTER_SECONDS": "2"}
+        scene.configure(None, canary=None, image=CANARY_IMAGE, env=crashes, minReadySeconds=5)
+        refusal = scene.up_refused()
+
+        assert f"error: Deployment {NAME}: " in refusal.message
+        assert "CrashLoopBackOff" in refusal.message
+        assert scene.weight() == 50
+        assert scene.pods("canary") == canary
+        assert stable.items() <= scene.pods("stable").items()
 
 
 def test_a_canary_removed_together_with_a_broken_stable_is_aborted_first(scene: Scene) -> None:

@@ -1,7 +1,10 @@
 """What an update must not do is refused by preview and `up`, and nothing has changed afterwards."""
 
 import json
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -139,6 +142,33 @@ def test_a_service_is_not_led_away_from_the_only_pods_there_are(scene: Scene) ->
     make_by_hand(scene, "Service", {"selector": {"app": NAME}, "ports": [{"port": 8080}]})
 
     check_refused(scene, f"services.{NAME}", "docs/takeover.md")
+
+
+def test_a_service_of_another_stack_is_not_touched(deployed: Scene, tmp_path: Path) -> None:
+    other = Scene.create(deployed.sandbox, deployed.cluster, deployed.namespace, tmp_path)
+    other.stack.run("stack", "init", "staging", "--secrets-provider", "passphrase")
+    shutil.copyfile(deployed.stack.folder / "Pulumi.dev.yaml", other.stack.folder / "Pulumi.staging.yaml")
+    staging = replace(other, stack=replace(other.stack, name="staging"))
+
+    check_refused(staging, f"services.{NAME}", "pulumi config set namespace ")
+
+
+def test_what_is_ours_is_not_given_away_because_somebody_scaled_it(scene: Scene) -> None:
+    scene.configure(0)
+    scene.up()
+    scene.kubectl("scale", "deployment", NAME, "--replicas", "3")
+    scene.configure(stable="existing")
+
+    check_refused(scene, f"services.{NAME}.stable", f"pulumi config set --path services.{NAME}.stable managed")
+
+
+def test_a_namespace_that_is_missing_is_named(scene: Scene) -> None:
+    scene.stack.run("config", "set", "namespace", "nowhere")
+    for command in COMMANDS:
+        message = scene.refused(*command).message
+
+        assert "namespace = nowhere" in message
+        assert "kubectl create namespace nowhere" in message
 
 
 def test_without_a_cluster_a_preview_goes_on_and_an_update_does_not_begin(scene: Scene) -> None:

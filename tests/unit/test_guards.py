@@ -15,6 +15,7 @@ from workload.live import LiveDeployment, LivePort, LiveService
 
 NAME = "auth-service"
 STABLE, CANARY, NEXT = "example/auth:1.0", "example/auth:1.1", "example/auth:1.2"
+STACK = "macromind/dev"
 
 
 def declared(weight: int = 20, *, top: dict[str, Any] | None = None, **service: Any) -> Settings:  # noqa: ANN401 - values of any key of a service
@@ -32,7 +33,7 @@ def declared(weight: int = 20, *, top: dict[str, Any] | None = None, **service: 
 
 
 def deployment(image: str, replicas: int, track: Track) -> LiveDeployment:
-    return LiveDeployment(image, replicas, selector(NAME, track), 1, rolled_out=True)
+    return LiveDeployment(image, (image,), replicas, replicas, selector(NAME, track), 1, rolled_out=True)
 
 
 def running(weight: int | None = 20) -> LiveService:
@@ -49,13 +50,13 @@ def running(weight: int | None = 20) -> LiveService:
 
 
 def transition(settings: Settings, live: LiveService) -> Transition:
-    return transitions(settings, {NAME: live})[NAME]
+    return transitions(settings, {NAME: live}, STACK)[NAME]
 
 
 def refused(settings: Settings, live: LiveService) -> dict[str, str]:
     """Return the fix of each key that is refused."""
     with pytest.raises(RefusedError, match="nothing was changed") as caught:
-        transitions(settings, {NAME: live})
+        transitions(settings, {NAME: live}, STACK)
     return {problem.key: problem.fix for problem in caught.value.problems}
 
 
@@ -85,6 +86,41 @@ def test_a_weight_that_falls_comes_first_and_one_that_rises_waits(
 def test_an_abort_lowers_first_and_a_promotion_keeps_the_share_until_stable_is_ready() -> None:
     assert transition(declared(canary=None), running(50)).lowers_to == 0
     assert transition(declared(canary=None, image=CANARY), running(50)).lowers_to is None
+
+
+@pytest.mark.parametrize("change", [{"canary": None}, {}], ids=["abort", "lower weight"])
+def test_nothing_is_lowered_ahead_onto_a_stable_without_ready_pods(change: dict[str, Any]) -> None:
+    live = running(50)
+    assert live.stable
+    settings = declared(20, **change)
+
+    assert transition(settings, live).lowers_to is not None
+    assert transition(settings, replace(live, stable=replace(live.stable, ready=0))).lowers_to is None
+    assert transition(settings, replace(live, stable=None)).lowers_to is None
+
+
+def test_a_service_of_another_stack_is_left_alone() -> None:
+    theirs = replace(running(20), owner="macromind/prod")
+
+    with pytest.raises(RefusedError, match="belong to stack macromind/prod"):
+        transitions(declared(20), {NAME: theirs}, STACK)
+    transition(declared(20), replace(theirs, owner=STACK))
+
+
+@pytest.mark.parametrize(
+    ("change", "top", "said"),
+    [
+        ({"path": "/api/v2"}, {}, "from macromind.local/api/auth (Prefix) to macromind.local/api/v2 (Prefix)"),
+        ({"pathType": "Exact"}, {}, "to macromind.local/api/auth (Exact)"),
+        ({}, {"host": "example.org"}, "to example.org/api/auth (Prefix)"),
+        ({}, {"ingressClassName": "ngnix"}, "from ingress class nginx to ngnix"),
+    ],
+)
+def test_a_route_that_moves_is_said(change: dict[str, Any], top: dict[str, str], said: str) -> None:
+    (warning,) = transition(declared(20, top=top, **change), running(20)).warnings
+
+    assert said in warning
+    assert "will fail" in warning
 
 
 def test_a_promotion_below_100_percent_is_said() -> None:
@@ -118,7 +154,7 @@ def test_one_key_for_many_services_is_one_problem_with_what_all_of_them_allow() 
     settings = declared(90).model_copy(update={"services": {NAME: one, "other": one}})
 
     with pytest.raises(RefusedError) as caught:
-        transitions(settings, {NAME: running(30), "other": LiveService(split=running(20).split)})
+        transitions(settings, {NAME: running(30), "other": LiveService(split=running(20).split)}, STACK)
 
     (problem,) = caught.value.problems
     assert problem.fix == "pulumi config set canaryWeight 70"
@@ -135,6 +171,14 @@ class TestAnotherImage:
     def test_it_may_replace_the_one_that_was_named_and_no_other(self) -> None:
         assert transition(declared(20, canary={"image": NEXT, "replaces": CANARY}), running(20)).replaces
         assert refused(declared(20, canary={"image": NEXT, "replaces": STABLE}), running(20))
+
+    def test_one_that_still_serves_may_come_back_from_a_rollout_that_did_not_succeed(self) -> None:
+        live = running(20)
+        assert live.canary
+        stuck = replace(live.canary, image=NEXT, serving=(CANARY,), rolled_out=False)
+
+        transition(declared(20), replace(live, canary=stuck))
+        assert refused(declared(20, canary={"image": "example/auth:3"}), replace(live, canary=stuck))
 
     def test_it_may_come_when_the_running_one_gets_nothing_or_is_to_get_nothing(self) -> None:
         assert not transition(declared(20, canary={"image": NEXT}), running(0)).replaces

@@ -11,7 +11,7 @@ from routing.nginx import WEIGHT
 from routing.router import Manifest
 from routing.split import Track
 from workload.labels import selector
-from workload.live import FIELD_MANAGER, LivePort, LiveService, changed_by_others, lacks, live_service
+from workload.live import FIELD_MANAGER, LivePort, LiveService, Objects, changed_by_others, lacks, live_service
 from workload.manifests import deployment, labels_of, service
 
 NAME = "app"
@@ -70,7 +70,7 @@ def routes(weight: str = "20") -> list[Manifest]:
 
 def read(*, deployments: list[Manifest], found: list[Manifest]) -> LiveService:
     services = [service(settings(), NAME, track, "macromind") for track in Track]
-    return live_service(settings(), NAME, by_name(deployments), by_name(services), found)
+    return live_service(settings(), NAME, Objects(by_name(deployments), by_name(services), found))
 
 
 def by_name(manifests: list[Manifest]) -> dict[str, Manifest]:
@@ -84,7 +84,7 @@ class TestReading:
         assert live.weight == 35
         assert live.split
         assert live.split.annotations == {}
-        assert live.canary_image == IMAGE
+        assert live.canary_images == (IMAGE,)
         assert live.stable
         assert live.stable.declared_replicas == 2
         assert live.stable.overridden_version is None
@@ -92,10 +92,10 @@ class TestReading:
         assert live.port == LivePort(8080, "", 8080)
 
     def test_an_empty_namespace_has_nothing(self) -> None:
-        live = live_service(settings(), NAME, {}, {}, [])
+        live = live_service(settings(), NAME, Objects({}, {}))
 
         assert live == LiveService()
-        assert (live.weight, live.canary_image) == (0, None)
+        assert (live.weight, live.canary_images) == (0, ())
 
     def test_a_route_that_is_no_split_is_no_error_and_said(self) -> None:
         live = read(deployments=[], found=routes("many"))
@@ -113,7 +113,7 @@ class TestReading:
         beside = pods()
         beside["spec"]["template"]["spec"]["containers"].insert(0, {"name": "proxy", "image": "example/proxy:1"})
 
-        assert read(deployments=[beside], found=[]).canary_image == IMAGE
+        assert read(deployments=[beside], found=[]).canary_images == (IMAGE,)
 
     def test_an_image_set_by_hand_leaves_the_version_that_was_declared(self) -> None:
         by_hand = applied(pods())
@@ -139,7 +139,7 @@ class TestReading:
             del fields[item("port", "protocol", of=port)]["f:targetPort"]
         found = found | {"spec": found["spec"] | {"ports": [port | by_hand]}}
 
-        live = live_service(settings(), NAME, {}, by_name([found]), [])
+        live = live_service(settings(), NAME, Objects({}, by_name([found])))
 
         assert live.port is None
         assert live.ours
@@ -149,6 +149,38 @@ class TestReading:
 
         assert live.port == LivePort(8080, "", 8080)
         assert not live.ours
+
+    def test_an_image_that_does_not_start_is_not_what_serves(self) -> None:
+        rolled = applied(pods())
+        rolled["metadata"]["uid"] = "1"
+        before = [
+            {
+                "metadata": {"ownerReferences": [{"uid": uid}]},
+                "spec": {"template": {"spec": {"containers": [{"name": NAME, "image": image}]}}},
+                "status": {"readyReplicas": ready},
+            }
+            for uid, image, ready in (("1", "example/app:1.9", 1), ("1", IMAGE, 0), ("2", "example/other:1", 3))
+        ]
+
+        live = live_service(settings(), NAME, Objects(by_name([rolled]), {}, replica_sets=before))
+
+        assert live.canary_image == IMAGE
+        assert live.canary_images == ("example/app:1.9",)
+
+    def test_the_stack_is_read_back(self) -> None:
+        mine = service(settings(), NAME, Track.STABLE, "macromind")
+        mine["metadata"]["annotations"] = {"canary-service/stack": "macromind/dev"}
+
+        assert live_service(settings(), NAME, Objects({}, by_name([mine]))).owner == "macromind/dev"
+
+    def test_replicas_that_an_autoscaler_set_count(self) -> None:
+        scaled = applied(pods(), entry({}, "kube-controller-manager", subresource="scale"))
+        del scaled["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"]["f:replicas"]
+
+        live = read(deployments=[scaled], found=[])
+
+        assert live.canary
+        assert live.canary.declared_replicas == scaled["spec"]["replicas"]
 
     def test_replicas_that_something_else_set_are_not_declared(self) -> None:
         scaled = applied(pods())

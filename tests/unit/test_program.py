@@ -71,6 +71,9 @@ class EmptyCluster:
     def __init__(self, _: object, settings: Settings) -> None:
         self.settings = settings
 
+    def has_namespace(self) -> bool:
+        return True
+
     def read(self) -> dict[str, LiveService]:
         return {name: self.live.get(name, LiveService()) for name in self.settings.services}
 
@@ -205,13 +208,18 @@ def test_env_of_an_encrypted_configuration_stays_secret(recorder: Recorder) -> N
 NAME = "auth-service"
 
 
+def deployment(tag: str, pods: int, track: Track) -> LiveDeployment:
+    image = f"macromind/{NAME}:{tag}"
+    return LiveDeployment(image, (image,), pods, pods, selector(NAME, track), 1, rolled_out=True)
+
+
 def running(weight: int, *, stable: str = "1.4.2", canary: str = "1.5.0") -> LiveService:
     """Return what a cluster has of the first service when its pods are ready and its canary has this weight."""
     match = Match("macromind.local", "/api/auth")
     backends = Backend(NAME, 8080), Backend(f"{NAME}-canary", 8080)
     return LiveService(
-        stable=LiveDeployment(f"macromind/{NAME}:{stable}", 2, selector(NAME, Track.STABLE), 1, rolled_out=True),
-        canary=LiveDeployment(f"macromind/{NAME}:{canary}", 1, selector(NAME, Track.CANARY), 1, rolled_out=True),
+        stable=deployment(stable, 2, Track.STABLE),
+        canary=deployment(canary, 1, Track.CANARY),
         split=Split(NAME, "macromind", match, backends[0], CanaryBackend(backends[1], weight)),
         selector=selector(NAME, Track.STABLE),
     )

@@ -10,7 +10,8 @@ TEMPLATE = "abc"
 
 
 def deployment(*, replicas: int = 2, generation: int = 3, **status: Any) -> dict[str, Any]:  # noqa: ANN401 - fields of a status
-    full = {"observedGeneration": 3, "replicas": 2, "updatedReplicas": 2, "readyReplicas": 2} | status
+    counts = dict.fromkeys(("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"), 2)
+    full = {"observedGeneration": 3} | counts | status
     metadata = {"uid": "d", "generation": generation, "annotations": {"deployment.kubernetes.io/revision": "2"}}
     return {"metadata": metadata, "spec": {"replicas": replicas}, "status": full}
 
@@ -65,6 +66,13 @@ def test_anything_less_is_not_complete(
     found: dict[str, Any], pods: list[dict[str, Any]], endpoints: list[dict[str, Any]]
 ) -> None:
     assert not judged(found, pods, endpoints).complete
+
+
+def test_a_pod_that_has_just_become_ready_may_still_crash() -> None:
+    found = judged(deployment(availableReplicas=1), [pod(1), pod(2)], slices(1, 2))
+
+    assert not found.complete
+    assert found.reasons == ("1 of them have not been ready for 0 s yet",)
 
 
 def test_an_endpoint_without_a_ready_condition_counts() -> None:

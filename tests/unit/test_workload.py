@@ -122,6 +122,13 @@ def test_a_named_service_account_gets_its_token() -> None:
     assert template["spec"]["automountServiceAccountToken"] is True
 
 
+def test_without_one_the_default_service_account_is_named_so_that_a_former_one_goes() -> None:
+    template = deployment(settings(), "auth-service", Track.STABLE, "macromind")["spec"]["template"]
+
+    assert template["spec"]["serviceAccountName"] == "default"
+    assert template["spec"]["automountServiceAccountToken"] is False
+
+
 def test_probes_connect_by_default_and_ask_a_path_when_one_is_given() -> None:
     default = container(Track.STABLE)
     asked = container(Track.STABLE, probes={"readiness": {"path": "/healthz", "periodSeconds": 1}})
@@ -419,7 +426,7 @@ def test_a_disruption_budget_counts_the_pods_of_its_track(track: Track, allowed:
 def test_a_deployment_that_is_not_ready_in_time_is_given_up() -> None:
     spec = deployment(settings(readyTimeoutSeconds=40), "auth-service", Track.STABLE, "macromind")["spec"]
 
-    assert spec["progressDeadlineSeconds"] == 40
+    assert spec["progressDeadlineSeconds"] == 40 + spec["minReadySeconds"]
 
 
 def test_no_selector_of_an_existing_stable_finds_the_canarys_pods() -> None:
