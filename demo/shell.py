@@ -15,7 +15,8 @@ STACK = "dev"
 
 HINT = """
 pulumi up                                        deploys stable and canary of three services, canaries at 20 %
-pulumi config set canaryWeight 50 && pulumi up   moves traffic; the proxy follows within 2 s
+pulumi config set canaryWeight 50 && canary plan shows what that would change for traffic
+pulumi up                                        moves traffic; the proxy follows within 2 s
 curl -H 'Host: macromind.local' $SANDBOX_PROXY/api/auth; echo
 curl -H 'Host: macromind.local' -H 'X-Canary: true' $SANDBOX_PROXY/api/auth; echo
 exit                                             leaves the sandbox up; make sandbox-down ends it

@@ -1,0 +1,13 @@
+"""What the commands exit with (docs/reference.md)."""
+
+from typing import Final
+
+DONE: Final = 0
+USAGE: Final = 1
+"""The invocation or the configuration is wrong, or the guards refuse the change: a retry does not help."""
+
+CLUSTER: Final = 4
+"""The engine or the cluster failed: a retry may help."""
+
+CHECK_FAILED: Final = 6
+INTERRUPTED: Final = 130

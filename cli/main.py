@@ -1,0 +1,55 @@
+"""`canary`: the commands of a canary's daily life."""
+
+import signal
+import sys
+from io import TextIOWrapper
+from typing import NoReturn
+
+import click
+
+from cli.exit_codes import CLUSTER, INTERRUPTED, USAGE
+from cli.plan import plan
+
+NAME = "canary"
+
+
+@click.group(name=NAME, context_settings={"help_option_names": ["-h", "--help"]})
+def canary() -> None:
+    """Progressive delivery for Kubernetes as plain Pulumi code.
+
+    \b
+    Run it in the folder of Pulumi.yaml or below, where `pulumi` itself would run:
+        pulumi config set canaryWeight 50
+        canary plan
+        pulumi up
+
+    Tab completion: eval "$(_CANARY_COMPLETE=bash_source canary)", with zsh_source or fish_source for those shells.
+    """  # noqa: D301 - \b tells click to keep lines
+
+
+canary.add_command(plan)
+
+
+def main() -> NoReturn:
+    """Run the command line and exit."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # an arrow that a terminal cannot show is no reason to fail
+    try:
+        # Not standalone: click's own exit code for a wrong invocation is 2.
+        code = canary.main(prog_name=NAME, standalone_mode=False)
+    except click.UsageError as error:
+        error.show()
+        code = USAGE
+    except click.ClickException as error:
+        error.show()
+        code = CLUSTER
+    except (click.Abort, KeyboardInterrupt):
+        sys.stderr.write("Interrupted.\n")
+        code = INTERRUPTED
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

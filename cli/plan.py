@@ -1,0 +1,196 @@
+"""`canary plan`: what an update would change for traffic."""
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, Self
+
+import click
+import yaml
+
+from cli import exit_codes, markdown, text
+from cluster.connection import connect
+from cluster.errors import ClusterError
+from cluster.live_cluster import LiveCluster
+from config.loader import ConfigError, Problem, load
+from config.settings import Settings
+from observability.queries import APPLICATION, request_rate
+from rollout.engine_events import SECRET, EventStream, encrypted_values
+from rollout.guards import missing_namespace
+from rollout.plan import (
+    Before,
+    Outcome,
+    Plan,
+    Target,
+    invalid,
+    planned,
+    removed_services,
+    stack_of,
+    state_before,
+    without,
+)
+from rollout.preview import EngineError, Preview, decrypted, preview, selected_stack
+from rollout.prometheus import PrometheusError, instant, shown
+from routing.split import Track
+
+_PROGRESS_AFTER_SECONDS: Final = 2.0
+_PROGRESS_EVERY_SECONDS: Final = 10.0
+_EXIT_CODES: Final[dict[Outcome, int]] = {
+    "unchanged": exit_codes.DONE,
+    "changes": exit_codes.DONE,
+    "invalid": exit_codes.USAGE,
+    "refused": exit_codes.USAGE,
+    "violated": exit_codes.CHECK_FAILED,
+    "failed": exit_codes.CLUSTER,
+}
+_FOLDER: Final = click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path)
+_FILE: Final = click.Path(exists=True, dir_okay=False, resolve_path=True, path_type=Path)
+
+
+@click.command()
+@click.option("--stack", "-s", metavar="NAME", help="The stack (default: the selected one).")
+@click.option("policy_packs", "--policy-pack", type=_FOLDER, multiple=True, help="Check with this policy pack.")
+@click.option(
+    "policy_configs", "--policy-pack-config", type=_FILE, multiple=True, help="Configure that policy pack by this file."
+)
+@click.option("--prometheus", metavar="URL", help="Say how many requests per second move, as this server counted them.")
+@click.option("form", "--markdown", flag_value="markdown", help="Write a comment for a pull request.")
+@click.option("form", "--json", flag_value="json", help="Write JSON (docs/plan.md has its schema).")
+@click.pass_context
+def plan(  # noqa: PLR0913, PLR0917 - click hands over each option
+    context: click.Context,
+    stack: str | None,
+    policy_packs: tuple[Path, ...],
+    policy_configs: tuple[Path, ...],
+    prometheus: str | None,
+    form: str | None,
+) -> None:
+    """Show what `pulumi up` would change for traffic. Changes nothing.
+
+    Runs `pulumi preview`, reads the weights that are in force from the cluster, and says per service where requests
+    will go, what else changes, and what is risky about it. No secret value is shown.
+
+    \b
+    canary plan                                         as text
+    canary plan --markdown > plan.md                    for a pull request
+    canary plan --json | jq '.services[].weight'        for a program
+    canary plan --policy-pack policies --policy-pack-config policies/prod.json
+
+    Exit codes: 0 an update may be done, or nothing changes; 1 the invocation or the configuration is wrong, or the
+    change is refused; 4 engine or cluster failed; 6 a mandatory policy is violated.
+    """  # noqa: D301 - \b tells click to keep lines
+    folder = _project()
+    options = ["--stack", stack] if stack else []
+    packs = [part for pack in policy_packs for part in ("--policy-pack", str(pack))]
+    packs += [part for file in policy_configs for part in ("--policy-pack-config", str(file))]
+    try:
+        # Paths in a kubeconfig's configuration count from there, as they do for the program.
+        os.chdir(folder)
+        with _Progress() as progress:
+            previewed = preview(folder, [*options, *packs], progress.show)
+        stack = stack or stack_of(previewed.stream) or selected_stack(folder)
+        found = _plan(stack, folder, options, previewed, prometheus)
+    except EngineError as error:
+        if form is None:
+            click.echo(f"Error: {error}", err=True)
+            context.exit(exit_codes.USAGE if error.usage else exit_codes.CLUSTER)
+        outcome: Outcome = "invalid" if error.usage else "failed"
+        found = Plan(stack=stack or "", outcome=outcome, errors=(str(error),))
+    except OSError as error:
+        raise click.ClickException(str(error)) from error
+    rendered = {"markdown": markdown.render, "json": _json}.get(form or "", text.render)(found)
+    click.echo(rendered, nl=False)
+    context.exit(_EXIT_CODES[found.outcome])
+
+
+def _project() -> Path:
+    """Return the folder of the project that this runs in, as `pulumi` finds it."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "Pulumi.yaml").is_file():
+            return folder
+    raise click.UsageError(f"there is no Pulumi.yaml in {here} or above")
+
+
+def _plan(stack: str, folder: Path, options: list[str], previewed: Preview, prometheus: str | None) -> Plan:
+    stream = previewed.stream
+    config = blinded = stream.config or {}
+    encrypted = [key for key, value in blinded.items() if SECRET in value]
+    if encrypted:
+        config = decrypted(folder, options)
+    project = yaml.safe_load((folder / "Pulumi.yaml").read_text(encoding="utf-8"))["name"]
+    secrets = list(encrypted_values(blinded, config))
+    try:
+        settings = load(_under(project, config), _under(project, dict.fromkeys(encrypted, "")))
+    except ConfigError as error:
+        return without(invalid(stack, error.problems), secrets)
+    for name in settings.services:
+        secrets += [text for track in Track for text in settings.secret_of(name, track).values()]
+    before = _before(settings, _under("kubernetes", config), stream, prometheus)
+    return without(planned(Target(project, stack), stream, settings, before, failed=previewed.failed), secrets)
+
+
+def _under(namespace: str, config: Mapping[str, str]) -> dict[str, str]:
+    prefix = f"{namespace}:"
+    return {key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)}
+
+
+def _before(settings: Settings, provider: Mapping[str, str], stream: EventStream, prometheus: str | None) -> Before:
+    missing, refused = "", tuple[Problem, ...]()
+    try:
+        cluster = LiveCluster(connect(provider), settings)
+        if not (settings.create_namespace or cluster.has_namespace()):
+            refused = missing_namespace(settings).problems
+        live = cluster.read()
+    except ClusterError as error:
+        live, missing = state_before(settings, stream.steps), str(error)
+    if prometheus is None:
+        return Before(live, missing, refused)
+    labels = {settings.app_label_of(name, track): name for name in settings.services for track in Track}
+    labels |= {name: name for name in removed_services(settings, stream.steps)}
+    rates: dict[str, float] = {}
+    try:
+        query = request_rate(APPLICATION, settings.namespace, sorted(labels))
+        for label, rate in instant(prometheus, query, APPLICATION.service).items():
+            rates[labels[label]] = rates.get(labels[label], 0.0) + rate
+    except PrometheusError as error:
+        return Before(
+            live, missing, refused, notes=(f"no requests per second: {shown(prometheus)} was asked, and {error}",)
+        )
+    uncounted = [name for name in settings.services if name not in rates and live[name].split]
+    notes = (f"no requests per second of {', '.join(uncounted)}: nothing has counted them",) if uncounted else ()
+    return Before(live, missing, refused, rates, notes)
+
+
+def _json(plan: Plan) -> str:
+    return plan.model_dump_json(by_alias=True, indent=2) + "\n"
+
+
+class _Progress:
+    """A sign of life on standard error once a preview takes longer."""
+
+    def __init__(self) -> None:
+        self._begin = time.monotonic()
+        self._next = _PROGRESS_AFTER_SECONDS
+        self._drawn = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._drawn:
+            sys.stderr.write("\r\033[K")
+
+    def show(self, resources: int) -> None:
+        """Say how far it is: on a terminal always anew in one line, elsewhere a line from time to time."""
+        elapsed = time.monotonic() - self._begin
+        line = f"pulumi preview: {resources} resources compared, {elapsed:.0f} s"
+        if elapsed >= _PROGRESS_AFTER_SECONDS and sys.stderr.isatty():
+            sys.stderr.write(f"\r{line}\033[K")
+            self._drawn = True
+        elif elapsed >= self._next:
+            sys.stderr.write(f"{line}\n")
+            self._next += _PROGRESS_EVERY_SECONDS
+        sys.stderr.flush()
