@@ -20,11 +20,13 @@ test: lint test-unit ## lint, types, import contracts, unit tests and live tests
 test-unit: .venv/complete ## unit tests alone: seconds, no cluster, no Go
 	@$(PYTHON_ENV) -m pytest tests/unit -q
 
-lint: .venv/complete ## style, types and import contracts
+lint: .venv/complete ## style, types, import contracts, shell scripts and workflows
 	@.venv/bin/ruff check --quiet .
 	@.venv/bin/ruff format --check --quiet .
-	@.venv/bin/mypy --no-error-summary .
+	@MYPYPATH=.github/scripts .venv/bin/mypy --no-error-summary . .github/scripts/github.py # `.` leaves out hidden folders
 	@.venv/bin/lint-imports --no-logo
+	@.venv/bin/shellcheck bootstrap.sh cli/canary $(filter-out %.py,$(wildcard .github/scripts/*))
+	@go -C .github/actionlint tool actionlint -shellcheck=$(CURDIR)/.venv/bin/shellcheck $(wildcard $(CURDIR)/.github/workflows/*)
 
 sandbox: .venv/complete ## start the local cluster; it stays up
 	@$(PYTHON_ENV) -m sandbox up

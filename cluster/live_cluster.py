@@ -19,7 +19,7 @@ from lightkube.resources.discovery_v1 import EndpointSlice
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 from lightkube.types import PatchType
 
-from cluster.errors import ClusterError, NotReadyError
+from cluster.errors import ClusterError, ForbiddenError, NotReadyError
 from config.settings import Settings
 from routing.router import Manifest, UnreadableRouteError
 from routing.split import Backend, CanaryBackend, Split, Track
@@ -39,6 +39,7 @@ _REPORT_SECONDS: Final = 1.0
 _PAUSE_PER_LOOK: Final = 4.0
 """What runs is looked at again after so many times the duration of a look: the engine needs the processors."""
 
+_FORBIDDEN: Final = 403
 _NOT_FOUND: Final = 404
 
 _SERVICE_NAME: Final = "kubernetes.io/service-name"
@@ -53,7 +54,8 @@ class Drift:
 
     An object that the engine is about to create is missing too, and one that it is about to update may lack what is
     declared for the first time. In a preview such an object has no `resource_version` or the present one, and an
-    object that the engine leaves as it is has that of the engine's last write.
+    object that the engine leaves as it is has that of the engine's last write. Without the right to write, one that it
+    is about to update has none either.
     """
 
     text: str
@@ -61,7 +63,7 @@ class Drift:
 
     def left_by_engine(self, previewed: Manifest) -> bool:
         """Tell by an object's metadata in a preview whether the engine leaves it as it is."""
-        return previewed.get("resourceVersion") != self.resource_version
+        return previewed.get("resourceVersion") not in {None, self.resource_version}
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,12 +195,17 @@ class LiveCluster:
             return _plain(done)
 
         after: Manifest | None = None
-        if before and kind is Service and not _numbers(manifest) <= _numbers(before):
-            # Applied, a port would stand beside the one with another number that is there, and both would need names.
-            ports = {"spec": {"ports": manifest["spec"]["ports"]}}
-            after = self._asked(lambda: patched(ports, PatchType.MERGE))
-        if not (dry_run and after):
-            after = self._asked(lambda: patched(manifest, PatchType.APPLY, force=True))
+        try:
+            if before and kind is Service and not _numbers(manifest) <= _numbers(before):
+                # Applied, a port would stand beside the one with another number that is there, and both need names.
+                ports = {"spec": {"ports": manifest["spec"]["ports"]}}
+                after = self._asked(lambda: patched(ports, PatchType.MERGE))
+            if not (dry_run and after):
+                after = self._asked(lambda: patched(manifest, PatchType.APPLY, force=True))
+        except ForbiddenError:
+            if not dry_run:
+                raise
+            return before or manifest  # a dry run needs the right to write; that something is lost is known already
         return after if before is None or _declarations(before) != _declarations(after) else None
 
     def lower(self, name: str, weight: int) -> Split:
@@ -296,6 +303,8 @@ class LiveCluster:
     def _readiness(self, name: str, track: Track, at_least: int, since: float) -> Readiness:
         try:
             seen = self._workloads(since)
+        except ForbiddenError:
+            raise
         except ClusterError as error:
             return Readiness(0, at_least, rolled_out=False, reasons=(str(error),))
         deployed = object_name(name, track)
@@ -414,7 +423,8 @@ class LiveCluster:
             with self._asking:
                 return ask()
         except ApiError as error:
-            raise ClusterError(f"the API server refused: {error.status.message or error}") from error
+            refused = ForbiddenError if error.status.code == _FORBIDDEN else ClusterError
+            raise refused(f"the API server refused: {error.status.message or error}") from error
         except (httpx2.HTTPError, ConfigError, OSError, ValueError, KeyError) as error:
             # The last three also come from a credential plugin that is missing or prints something else than a token.
             server = self._client.config.cluster.server

@@ -22,6 +22,7 @@ from sandbox.state import StateFolder
 
 _NAME = "sandbox"
 _STAGES = Path(__file__).with_name("kwok-stages.yaml")
+_AUDIT_POLICY = Path(__file__).with_name("audit-policy.yaml")
 _POLL_SECONDS = 0.1
 
 
@@ -56,6 +57,7 @@ class ControlPlane:
             f"--config={_STAGES}",
             "--runtime=binary",
             "--disable-qps-limits",
+            f"--kube-audit-policy={_AUDIT_POLICY}",
             f"--kubeconfig={self._state.kubeconfig}",
             f"--kube-apiserver-port={self._api_port}",
             f"--etcd-binary={toolchain['etcd']}",

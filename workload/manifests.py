@@ -272,12 +272,14 @@ def _probe(probe: Probe) -> Manifest:
         if probe.path is None
         else {"httpGet": {"path": probe.path, "port": CONTAINER_PORT_NAME}}
     )
-    return action | {
-        "initialDelaySeconds": probe.initial_delay_seconds,
+    times = {
         "periodSeconds": probe.period_seconds,
         "timeoutSeconds": probe.timeout_seconds,
         "failureThreshold": probe.failure_threshold,
     }
+    if probe.initial_delay_seconds:  # the API server drops 0, and what it drops looks as if it was taken from us
+        times["initialDelaySeconds"] = probe.initial_delay_seconds
+    return action | times
 
 
 def _env_from(source: EnvFrom) -> Manifest:

@@ -1,0 +1,141 @@
+"""The roles in rbac/ are enough for all that is done under them, and no right in them is left unused."""
+
+from collections.abc import Iterable
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from lightkube import Client
+
+from sandbox.lifecycle import Sandbox
+from tests.live.account import DEPLOY, PREVIEW, ROLES, Account, Right, install
+from tests.live.application import eventually
+from tests.live.scene import CANARY, CANARY_IMAGE, GOOD_CANARY, NAME, STABLE_IMAGE, Scene
+
+DISPENSABLE: set[Right] = {
+    ("", "events", "list"),  # the provider explains failures with these two, and does without
+    ("", "persistentvolumeclaims", "list"),
+    ("", "namespaces", "get"),  # who has a Role in a namespace has the namespace
+}
+"""What may be asked for in vain."""
+
+EVERYTHING: dict[str, Any] = {
+    "configMap": {"data": {"MODE": "a"}},
+    "secret": {"data": {"TOKEN": "b"}},
+    "autoscaling": {"minReplicas": 2, "maxReplicas": 3},
+    "disruptionBudget": {"maxUnavailable": 1},
+    "replicas": None,
+}
+
+
+def role(name: str) -> dict[str, Any]:
+    """Return a Role as it is shipped."""
+    shipped = [document for file in ROLES.glob("*.yaml") for document in yaml.safe_load_all(file.read_text())]
+    (found,) = (each for each in shipped if each["kind"] == "Role" and each["metadata"]["name"] == name)
+    return dict(found)
+
+
+def granted(name: str) -> set[Right]:
+    return {
+        right for rule in role(name)["rules"] for right in product(rule["apiGroups"], rule["resources"], rule["verbs"])
+    }
+
+
+def warnings(preview: dict[str, Any]) -> list[str]:
+    return sorted(each["message"] for each in preview.get("diagnostics", []) if each["severity"] == "warning")
+
+
+def rules_of(rights: Iterable[Right]) -> list[dict[str, list[str]]]:
+    return [{"apiGroups": [group], "resources": [resource], "verbs": [verb]} for group, resource, verb in rights]
+
+
+@pytest.fixture
+def scene(sandbox: Sandbox, cluster: Client, namespace: str, tmp_path: Path) -> Scene:
+    made = Scene.create(sandbox, cluster, namespace, tmp_path)
+    install(made, tmp_path)
+    return made
+
+
+def test_the_deploy_role_is_what_a_whole_life_asks_for(scene: Scene, tmp_path: Path) -> None:
+    account = Account.of(scene, DEPLOY, tmp_path)
+    stack, up = account.scene.stack, account.scene.up
+
+    stack.preview()
+    up()
+    scene.configure(weight=20, canary=GOOD_CANARY, **EVERYTHING)
+    up()
+    scene.configure(weight=50)
+    up()
+    scene.kubectl("annotate", "--overwrite", "ingress", CANARY, "nginx.ingress.kubernetes.io/canary-weight=5")
+    scene.kubectl("delete", "poddisruptionbudget,service", NAME)
+    stack.preview()
+    up()
+    assert scene.weight() == 50
+    scene.configure(weight=10, configMap={"data": {"MODE": "b"}})
+    up()
+    scene.configure(image=CANARY_IMAGE, canary=None)
+    up()
+    scene.configure(canary={"image": "registry.example/app:3.0"})
+    up()
+    scene.configure(canary=None)
+    up()
+    stack.run("refresh", "--yes", "--skip-preview")
+    stack.run("destroy", "--yes", "--skip-preview")
+
+    assert account.used(allowed=True) == granted(DEPLOY)
+    assert account.used(allowed=False) <= DISPENSABLE
+
+
+def test_a_preview_needs_no_right_to_write_and_shows_what_one_with_it_shows(scene: Scene, tmp_path: Path) -> None:
+    reader, writer = (Account.of(scene, name, tmp_path) for name in (PREVIEW, DEPLOY))
+
+    def previewed() -> dict[str, int]:
+        read, written = (account.scene.stack.preview() for account in (reader, writer))
+        assert read["changeSummary"] == written["changeSummary"]
+        assert warnings(read) == warnings(written)
+        return dict(read["changeSummary"])
+
+    scene.configure(weight=20, canary=GOOD_CANARY, **EVERYTHING)
+    assert previewed().keys() == {"create"}
+    writer.scene.up()
+    assert previewed().keys() == {"same"}
+    scene.configure(weight=50, canary=GOOD_CANARY | {"header": {"name": "X-Canary", "value": "yes"}})
+    assert previewed().keys() == {"same", "update"}
+    scene.configure(image=CANARY_IMAGE, canary=None)
+    assert previewed()["delete"]
+    scene.configure(weight=20, image=STABLE_IMAGE, canary=GOOD_CANARY)
+    scene.kubectl("annotate", "--overwrite", "ingress", CANARY, "nginx.ingress.kubernetes.io/canary-weight=5")
+    scene.kubectl("delete", "poddisruptionbudget", NAME)
+    assert previewed().keys() == {"same"}
+    told = "".join(warnings(reader.scene.stack.preview()))
+    assert f"Ingress {CANARY} was changed by kubectl" in told
+    assert f"PodDisruptionBudget {NAME} is missing" in told
+
+    assert reader.used(allowed=True) == granted(PREVIEW)
+
+
+IN_THE_ORDER_OF_THEIR_USE: list[Right] = [
+    ("apps", "deployments", "list"),
+    ("", "services", "create"),
+    ("", "pods", "list"),
+    ("networking.k8s.io", "ingresses", "patch"),
+]
+
+
+def test_a_missing_right_is_named_by_verb_and_resource(scene: Scene, tmp_path: Path) -> None:
+    account = Account.of(scene, DEPLOY, tmp_path)
+    for right in IN_THE_ORDER_OF_THEIR_USE:
+        group, resource, verb = right
+        file = tmp_path / "role.yaml"
+        file.write_text(yaml.safe_dump(role(DEPLOY) | {"rules": rules_of(granted(DEPLOY) - {right})}))
+        scene.kubectl("apply", "--filename", str(file))
+        eventually(partial(account.lacks, right))
+
+        refusal = account.scene.up_refused()
+
+        assert refusal.message.count(f'cannot {verb} resource "{resource}" in API group "{group}"') == 1
+        assert refusal.message.count("error:") == 2  # the engine adds that the program or the update failed
+        assert refusal.seconds < 30
