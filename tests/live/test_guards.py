@@ -177,7 +177,7 @@ def test_without_a_cluster_a_preview_goes_on_and_an_update_does_not_begin(scene:
     address = next(line.split()[1] for line in text.splitlines() if line.split()[0] == "server:")
     kubeconfig.write_text(text.replace(address, "https://127.0.0.1:1"))
     scene.stack.run("config", "set", "kubernetes:kubeconfig", str(kubeconfig))
-    said = "the API server cannot be asked: ConnectError: "
+    said = "the API server https://127.0.0.1:1 cannot be asked: ConnectError: "
 
     preview = scene.stack.run("preview")
     message = scene.up_refused().message

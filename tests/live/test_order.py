@@ -114,8 +114,8 @@ def changed(scene: Scene, mutation: Mutation | None) -> History:
 
 @mutations(
     "components/canary_service.py",
-    "waits = [] if track is Track.CANARY and not self._args.raises else",
-    "waits = [] if True else",
+    "waits = [wait for _, wait in awaited]",
+    "waits = [wait for _, wait in awaited if False]",
 )
 def test_the_weight_rises_when_new_canary_pods_are_among_the_endpoints(scene: Scene, mutation: Mutation | None) -> None:
     scene.configure(weight=20, canary=GOOD_CANARY | {"env": SLOW_START})
