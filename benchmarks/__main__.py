@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
@@ -32,12 +32,15 @@ from sandbox.toolchain.errors import ToolchainError
 REPORT: Final = CHECKOUT / "build" / "bench.json"
 REPETITIONS: Final = {1: 5, 3: 5, 30: 5, 100: 3}
 _WEIGHTS: Final = count(30)
+_PACK: Final = CHECKOUT / "policies"
+_POLICIES: Final = ("--policy-pack", str(_PACK), "--policy-pack-config", str(_PACK / "dev.json"))
 
 DESCRIPTION: Final = """\
 Deploys 1, 3, 30 and 100 services twice on a local cluster of its own: by this product's program, and by a
 minimal one that registers the same objects as they stand. Measures in turns: a weight change with `pulumi up`,
 `pulumi preview` with nothing changed, and import and registration without engine. Medians of 5 (3 at 100
-services). Takes about 20 minutes; writes build/bench.json."""
+services). Then, in turns, the product's preview with and without the policy pack. Takes about 25 minutes; writes
+build/bench.json."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,17 @@ class Result:
     product: Cost
     minimal: Cost
     ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyCost:
+    """Medians of a preview of the product without and with the policy pack, their ratio and difference in seconds."""
+
+    services: int
+    without: Cost
+    with_policies: Cost
+    ratio: float
+    added_seconds: float
 
 
 def main() -> int:
@@ -71,7 +85,9 @@ def main() -> int:
             try:
                 sandbox = start(state, toolchain, report, outlive_starter=False)
                 environment = dict(sandbox.environment)
-                results = [r for n in sizes for r in _measured(Path(folder), n, environment, report)]
+                measured = [_measured(Path(folder), n, environment, report) for n in sizes]
+                results = [result for results, _ in measured for result in results]
+                policies = [cost for _, cost in measured]
             finally:
                 stop(state)
     except (SandboxError, StackError, ToolchainError) as error:
@@ -89,20 +105,30 @@ def main() -> int:
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
         "python": platform.python_version(),
     }
-    body = {"machine": machine, "results": [asdict(result) for result in results], "growth": _growth(results)}
+    body = {
+        "machine": machine,
+        "results": [asdict(result) for result in results],
+        "growth": _growth(results),
+        "policies": [asdict(cost) for cost in policies],
+    }
     REPORT.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
     Console().print(_table(results))
+    for cost in policies:
+        Console().print(
+            f"policy pack, {cost.services} services: preview {cost.without.seconds:.2f} s, "
+            f"with policies {cost.with_policies.seconds:.2f} s (+{cost.added_seconds:.2f} s)"
+        )
     return 0
 
 
 def _measured(
     folder: Path, services: int, environment: dict[str, str], report: Callable[[str], None]
-) -> Iterator[Result]:
+) -> tuple[list[Result], PolicyCost]:
     report(f"{services} services: first deploys")
     ours = product(folder / f"product-{services}", services, environment)
     first_ours = _up(ours)
     theirs = minimal(folder / f"minimal-{services}", services, environment, ours)
-    yield _result(services, "first up", [first_ours], [_up(theirs)])
+    results = [_result(services, "first up", [first_ours], [_up(theirs)])]
     measurements: dict[str, Callable[[StackCopy], Cost]] = {
         "weight change, up": _weight_change,
         "preview, nothing changed": _preview,
@@ -111,7 +137,17 @@ def _measured(
     for name, measure in measurements.items():
         report(f"{services} services: {name}")
         pairs = [(measure(ours), measure(theirs)) for _ in range(REPETITIONS[services])]
-        yield _result(services, name, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
+        results.append(_result(services, name, [pair[0] for pair in pairs], [pair[1] for pair in pairs]))
+    report(f"{services} services: preview with policies")
+    return results, _policy_cost(services, ours)
+
+
+def _policy_cost(services: int, stack: StackCopy) -> PolicyCost:
+    pairs = [(_preview(stack), _preview(stack, *_POLICIES)) for _ in range(REPETITIONS[services])]
+    without, with_policies = (_median(list(costs)) for costs in zip(*pairs, strict=True))
+    added = with_policies.seconds - without.seconds
+    ratio = with_policies.seconds / without.seconds
+    return PolicyCost(services, without, with_policies, round(ratio, 3), round(added, 3))
 
 
 def _growth(results: list[Result]) -> dict[str, dict[str, float]]:
@@ -154,8 +190,8 @@ def _weight_change(stack: StackCopy) -> Cost:
     return _up(stack)
 
 
-def _preview(stack: StackCopy) -> Cost:
-    return _pulumi(stack, "preview", "--expect-no-changes")
+def _preview(stack: StackCopy, *options: str) -> Cost:
+    return _pulumi(stack, "preview", "--expect-no-changes", *options)
 
 
 def _program_alone(stack: StackCopy) -> Cost:

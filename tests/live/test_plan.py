@@ -11,7 +11,6 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-import yaml
 from lightkube import Client
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import Namespace
@@ -199,35 +198,28 @@ def test_what_the_api_server_refuses_is_one_message_and_ends_with_4(deployed: Pl
     assert plan["errors"]
 
 
-PACK = """
-from pulumi_policy import EnforcementLevel, PolicyPack, ResourceValidationPolicy, StackValidationPolicy
-
-def ingress(args, report):
-    if args.resource_type.endswith(":Ingress"):
-        report("no Ingresses here")
-
-PolicyPack("test", [
-    ResourceValidationPolicy("no-ingress", "why", ingress, EnforcementLevel.MANDATORY),
-    StackValidationPolicy("owner", "why", lambda args, report: report("no owner"), EnforcementLevel.ADVISORY),
-])
-"""
+RULES = {
+    "all": "disabled",
+    "max-weight": {"enforcementLevel": "mandatory", "maxWeight": 10},
+    "image-digest": "advisory",
+}
 
 
 def test_a_mandatory_policy_is_told_beside_what_would_move_and_ends_with_6(deployed: Planner, tmp_path: Path) -> None:
-    (tmp_path / "__main__.py").write_text(PACK)
-    runtime = {"name": "python", "options": {"virtualenv": str(CHECKOUT / ".venv")}}
-    (tmp_path / "PulumiPolicy.yaml").write_text(yaml.safe_dump({"runtime": runtime}))
+    rules = tmp_path / "rules.json"
+    rules.write_text(json.dumps(RULES))
     deployed.scene.configure(50)
-    plan = json.loads(deployed.run("--json", "--policy-pack", str(tmp_path), exit_code=6))
+    pack = ("--policy-pack", str(CHECKOUT / "policies"), "--policy-pack-config", str(rules))
+    plan = json.loads(deployed.run("--json", *pack, exit_code=6))
 
     assert plan["outcome"] == "violated"
     assert plan["services"][0]["weight"] == {"before": 20, "after": 50}
     assert [(found["severity"], found["object"], found["rule"]) for found in plan["policies"]] == [
-        ("mandatory", f"Ingress {NAME}", "no-ingress"),
-        ("mandatory", f"Ingress {CANARY}", "no-ingress"),
-        ("advisory", "Stack macromind-dev", "owner"),
+        ("mandatory", f"Ingress {CANARY}", "max-weight"),
+        ("advisory", f"Deployment {NAME}", "image-digest"),
+        ("advisory", f"Deployment {CANARY}", "image-digest"),
     ]
-    assert "no Ingresses here" in plan["policies"][0]["message"]
+    assert "50" in plan["policies"][0]["message"]
 
 
 def test_secret_values_appear_nowhere(deployed: Planner) -> None:

@@ -1,0 +1,95 @@
+"""What a rule is, and what it says when an object breaks it."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+from canary_policies.objects import Object
+
+Config: TypeAlias = Mapping[str, Any]
+"""Value of each option of a rule; the engine fills in the defaults and checks it against the schema."""
+
+
+class Severity(StrEnum):
+    """What a finding does, unless the configuration of the pack says otherwise; the engine's enforcement levels."""
+
+    MANDATORY = "mandatory"
+    ADVISORY = "advisory"
+    DISABLED = "disabled"
+
+
+class UnknownOptionError(ValueError):
+    """The configuration of the pack has an option that its rule has not. A retry does not help."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One object that breaks a rule, and in what way."""
+
+    object: Object
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """What every rule has.
+
+    `why` is one line, `fix` is what to do about any finding. `kinds` are the kinds of objects that it reads.
+    `options` is its configuration: the JSON schema of each option, with a default.
+    """
+
+    name: str
+    why: str
+    fix: str
+    kinds: frozenset[str]
+    severity: Severity = Severity.MANDATORY
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def configured(self, given: Config) -> Config:
+        """Return the configuration with the defaults of what is not given.
+
+        Raises:
+            UnknownOptionError: the rule has no option of such a name; the engine overlooks that.
+        """
+        if unknown := sorted(given.keys() - self.options.keys()):
+            choices = f"choose {', '.join(self.options)}" if self.options else "it has none"
+            raise UnknownOptionError(f"{self.name} has no option {', '.join(unknown)}: {choices}")
+        return {option: schema["default"] for option, schema in self.options.items()} | dict(given)
+
+    def findings(self, objects: Sequence[Object], config: Config) -> Iterator[Finding]:
+        """Return what is wrong with these objects: one finding for each that breaks the rule, with all reasons."""
+        raise NotImplementedError
+
+    def message(self, finding: Finding) -> str:
+        """Return a finding as one line that names object, reason and fix."""
+        return f"{finding.object}: {finding.reason}. Fix: {self.fix}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceRule(Rule):
+    """A rule that one object alone can break: it stops the object before it is made. `check` returns reasons."""
+
+    check: Callable[[Object, Config], Iterable[str]]
+
+    def findings(self, objects: Sequence[Object], config: Config) -> Iterator[Finding]:
+        """Return what is wrong with these objects, each by itself."""
+        for found in objects:
+            if found.kind in self.kinds and (reasons := dict.fromkeys(self.check(found, config))):
+                yield Finding(found, "; ".join(reasons))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackRule(Rule):
+    """A rule that takes several objects: it stops a preview, but in an update it speaks when they are made."""
+
+    check: Callable[[Sequence[Object], Config], Iterable[Finding]]
+
+    def findings(self, objects: Sequence[Object], config: Config) -> Iterator[Finding]:
+        """Return what is wrong with these objects together."""
+        reasons: dict[int, dict[str, None]] = {}
+        for finding in self.check([found for found in objects if found.kind in self.kinds], config):
+            reasons.setdefault(id(finding.object), {})[finding.reason] = None
+        for found in objects:
+            if id(found) in reasons:
+                yield Finding(found, "; ".join(reasons[id(found)]))
