@@ -201,7 +201,7 @@ def _program_alone(stack: StackCopy) -> Cost:
     raw = {key: value if isinstance(value, str) else json.dumps(value) for key, value in config.items()}
     registration = Path(__file__).parent / "registration.py"
     environment = {**stack.environment, "PULUMI_CONFIG": json.dumps(raw)}
-    return cost_of([sys.executable, str(registration), project], stack.folder, environment)
+    return cost_of([sys.executable, str(registration), project, stack.name], stack.folder, environment)
 
 
 def _table(results: list[Result]) -> Table:

@@ -27,5 +27,5 @@ class Accepting(pulumi.runtime.Mocks):
 if __name__ == "__main__":
     sys.path.insert(0, str(Path.cwd()))
     pulumi.runtime.set_all_config(pulumi.runtime.get_config_env(), [])
-    pulumi.runtime.set_mocks(Accepting(), project=sys.argv[1], stack="bench", preview=True)
+    pulumi.runtime.set_mocks(Accepting(), project=sys.argv[1], stack=sys.argv[2], preview=True)
     pulumi.runtime.test(lambda: runpy.run_path("__main__.py", run_name="__main__") and None)()  # type: ignore[no-untyped-call] # the SDK does not annotate it
