@@ -59,6 +59,8 @@ def requests(service: ServicePlan) -> str:
     where = {
         "promotion": " meet the new image for the first time",
         "canary image": " meet the new image",
+        "stable image": " meet another version",
+        "route": " lose their route",
         "abort": " back to stable",
         "removed": " lose their route",
     }.get(service.change)
@@ -124,6 +126,9 @@ def _verb(service: ServicePlan) -> str:
         "first deploy": "first deploy" + ("" if after is None else f", canary at {after} %"),
         "canary added": f"a canary, at {after} %",
         "canary image": f"another image in the canary, {weight(service)}",
+        "stable image": f"stable changes to {service.stable.image_after}"
+        + ("" if after == before else f", canary {weight(service)}"),
+        "route": "its route moves",
         "promotion": f"promotion at {before} %",
         "abort": f"the canary is removed, {before} % back to stable",
         "removed": "removed, with its route",

@@ -5,6 +5,7 @@
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
@@ -18,14 +19,24 @@ from rollout.engine_events import COMPONENT, SECRET, STACK, EventStream, Step, k
 from rollout.guards import RefusedError, transitions
 from routing.registry import ROUTERS
 from routing.router import Manifest, Router, UnreadableRouteError
-from routing.split import TOTAL_WEIGHT, Track
+from routing.split import TOTAL_WEIGHT, Split, Track
 from workload.labels import object_name
 from workload.live import LiveService, Objects, live_service
 from workload.stickiness import kept_at_weight_0
 
 Outcome: TypeAlias = Literal["unchanged", "changes", "invalid", "refused", "violated", "failed"]
 Change: TypeAlias = Literal[
-    "first deploy", "canary added", "shift", "canary image", "promotion", "abort", "removed", "update", "unchanged"
+    "first deploy",
+    "canary added",
+    "shift",
+    "canary image",
+    "stable image",
+    "route",
+    "promotion",
+    "abort",
+    "removed",
+    "update",
+    "unchanged",
 ]
 Operation: TypeAlias = Literal["create", "update", "replace", "delete", "release", "restore"]
 
@@ -233,7 +244,7 @@ def planned(target: Target, stream: EventStream, settings: Settings, before: Bef
         # What the state has of a service is not known when the engine did not get through it.
         services=() if before.missing and outcome == "failed" else tuple(services),
         objects=objects,
-        unchanged_objects=sum(_is_object(step) and step.op == "same" for step in stream.steps),
+        unchanged_objects=sum(_is_object(step) and step.op == "same" for step in stream.steps) - len(restored),
         policies=policies,
         refusals=tuple(map(_refusal, refusals)),
         errors=_errors(stream, outcome),
@@ -285,14 +296,18 @@ def without(plan: Plan, secrets: Iterable[str]) -> Plan:
     return cleared
 
 
+_NAMES: Final = frozenset({"stack", "name", "service", "object", "kind", "pack", "rule", "key"})
+
+
 def _cleared(part: Any, pattern: re.Pattern[str]) -> Any:  # noqa: ANN401 - a value of any type that a plan has
     if isinstance(part, str):
         return pattern.sub(SECRET, part)
     if isinstance(part, tuple):
         return tuple(_cleared(each, pattern) for each in part)
     if isinstance(part, BaseModel):
-        # What is one of a few words of ours is no secret.
-        fixed = {name for name, known in type(part).model_fields.items() if "Literal" in str(known.annotation)}
+        # What is one of a few words of ours is no secret, and what a thing is called is no secret either: who knows the
+        # name would see in its place which one it is.
+        fixed = {name for name, known in type(part).model_fields.items() if "Literal" in str(known.annotation)} | _NAMES
         values = {name: getattr(part, name) for name in type(part).model_fields if name not in fixed}
         return part.model_copy(update={name: _cleared(value, pattern) for name, value in values.items()})
     return part
@@ -338,7 +353,7 @@ def _service(settings: Settings, name: str, before: Before, steps: Sequence[Step
         stable=tracks[Track.STABLE],
         canary=tracks[Track.CANARY],
         always_canary=tuple(kept_at_weight_0(settings, name)),
-        requests_per_second=_requests(before.rates.get(name), change, weight),
+        requests_per_second=_requests(before.rates.get(name), _moved(tracks, change, weight)),
         changes=tuple(sorted(_changes(own))),
         risks=tuple(risks),
     )
@@ -348,6 +363,10 @@ def _change(settings: Settings, name: str, live: LiveService, weight: Weight, ow
     declared = settings.services[name]
     if live.stable is None and live.split is None:
         return "first deploy"
+    if declared.stable == "managed" and live.split and _moves(settings, name, live.split):
+        return "route"
+    if live.stable and declared.image not in (None, live.stable.image, *live.canary_images):
+        return "stable image"
     if declared.canary and weight.before is None:
         return "canary added"
     if declared.canary and live.canary_image not in (None, declared.canary.image):
@@ -378,15 +397,26 @@ def _replicas(deployment: Manifest | None) -> int | None:
     return int(found) if isinstance(found, int | float) else None
 
 
-def _requests(total: float | None, change: Change, weight: Weight) -> Requests | None:
+def _moves(settings: Settings, name: str, live: Split) -> bool:
+    declared = settings.split_of(name)
+    return (declared.match, declared.ingress_class) != (live.match, live.ingress_class)
+
+
+def _moved(tracks: Mapping[Track, TrackPlan], change: Change, weight: Weight) -> int:
+    """Return the percent of requests that another version answers afterwards, or none."""
+    if change == "route":
+        return TOTAL_WEIGHT
+    shares = Counter[str](), Counter[str]()
+    for track in Track:
+        images = tracks[track].image_before, tracks[track].image_after
+        for found, image, canary in zip(shares, images, (weight.before or 0, weight.after or 0), strict=True):
+            found[image or track] += canary if track is Track.CANARY else TOTAL_WEIGHT - canary
+    return TOTAL_WEIGHT - (shares[0] & shares[1]).total()
+
+
+def _requests(total: float | None, moved: int) -> Requests | None:
     if total is None:
         return None
-    before, after = weight.before or 0, weight.after or 0
-    moved = {
-        "promotion": TOTAL_WEIGHT - before,
-        "canary image": min(before, after),
-        "removed": TOTAL_WEIGHT,
-    }.get(change, abs(after - before))
     return Requests(total=round(total, 3), moved=round(total * moved / TOTAL_WEIGHT, 3))
 
 
@@ -495,7 +525,7 @@ def _removed(
             weight=weight,
             stable=TrackPlan(),
             canary=TrackPlan(),
-            requests_per_second=_requests(rates.get(name), "removed", weight),
+            requests_per_second=_requests(rates.get(name), TOTAL_WEIGHT),
             risks=("the service is removed with its route: its requests get no answer any more",),
         )
 

@@ -18,7 +18,7 @@ _GRACE_SECONDS: Final = 10.0
 
 # What the CLI ends with when the invocation or the stack's name is wrong (pkg/cmd/pulumi/cmd/exit_codes.go).
 _USAGE_CODES: Final = frozenset({2, 6})
-_MISSING_VALUE: Final = "validating stack config: "
+_MISTAKES: Final = ("validating stack config", "validating policy config", "no stack selected", "invalid stack name")
 
 
 class EngineError(Exception):
@@ -62,7 +62,7 @@ def preview(
         stream = read(line for line in log.read_text(encoding="utf-8").splitlines(keepends=True) if not is_debug(line))
     if stream.config is None:
         message = errors.strip().removeprefix("error: ") or f"`pulumi preview` ended with exit code {code}"
-        raise EngineError(message, usage=code in _USAGE_CODES or message.startswith(_MISSING_VALUE))
+        raise EngineError(message, usage=code in _USAGE_CODES or message.startswith(_MISTAKES))
     return Preview(stream, failed=code != 0)
 
 

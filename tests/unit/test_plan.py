@@ -110,6 +110,43 @@ def test_nothing_changes_in_one_line() -> None:
     assert (plan.outcome, plan.unchanged_objects, plan.objects) == ("unchanged", 9, ())
 
 
+@pytest.mark.parametrize(
+    ("changes", "moved", "said"),
+    [
+        (
+            {"image": "registry.example/cart:7.7"},
+            80,
+            "cart: stable changes to registry.example/cart:7.7, canary 20 % → 50 %",
+        ),
+        (
+            {"image": "registry.example/cart:7.7", "canary": None},
+            100,
+            "cart: stable changes to registry.example/cart:7.7",
+        ),
+        ({"path": "/elsewhere"}, 100, "cart: its route moves"),
+    ],
+)
+def test_requests_that_meet_another_stable_or_lose_their_route_are_counted(
+    changes: dict[str, Any], moved: float, said: str
+) -> None:
+    stream = stream_of("shift")
+    settings = settings_of(stream, **changes)
+    plan = planned(TARGET, stream, settings, before(stream, settings, rate=100), failed=False)
+
+    (requests,) = [service.requests_per_second for service in plan.services]
+    assert requests is not None
+    assert requests.moved == moved
+    assert said in text.render(plan).splitlines()[0]
+
+
+def test_a_name_is_not_hidden_although_a_secret_equals_it() -> None:
+    cleared = without(plan_of("shift"), ["dev", NAME, "Ingress"])
+
+    assert cleared.stack == "dev"
+    assert {each.name for each in cleared.services} == {NAME}
+    assert markdown.render(cleared).startswith("<!-- canary-plan:dev -->")
+
+
 def test_requests_that_nothing_counted_are_absent_and_never_guessed() -> None:
     assert plan_of("shift").services[0].requests_per_second is None
     assert "/s" not in text.render(plan_of("shift"))
@@ -367,7 +404,11 @@ def many(count: int) -> Plan:
     """Return the plan of a shift of so many services, made of the recorded one's events."""
     single = lines("shift")
     own = [line for line in single if "CanaryService" in line]
-    renamed = [re.sub(r"(?<![/.])\bcart\b", f"{NAME}-{n}", line) for n in range(count) for line in own]
+    renamed = [
+        re.sub(r"(?<![/.])\bcart\b", f"{NAME}-{n}", line.replace('"/cart"', f'"/cart-{n}"'))
+        for n in range(count)
+        for line in own
+    ]
     prelude = json.loads(single[0])
     config = prelude["preludeEvent"]["config"]
     service = json.loads(config["macromind:services"])[NAME]
