@@ -81,6 +81,8 @@ def plan(  # noqa: PLR0913, PLR0917 - click hands over each option
     Exit codes: 0 an update may be done, or nothing changes; 1 the invocation or the configuration is wrong, or the
     change is refused; 4 engine or cluster failed; 6 a mandatory policy is violated.
     """  # noqa: D301 - \b tells click to keep lines
+    if policy_configs and not policy_packs:
+        raise click.UsageError("--policy-pack-config configures a --policy-pack, and there is none")
     folder = _project()
     options = ["--stack", stack] if stack else []
     packs = [part for pack in policy_packs for part in ("--policy-pack", str(pack))]
