@@ -2,11 +2,12 @@
 
 import json
 import os
+import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,6 +16,7 @@ from rollout.engine_events import EventStream, is_debug, read
 
 _LOOK_SECONDS: Final = 0.1
 _GRACE_SECONDS: Final = 10.0
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM)
 
 # What the CLI ends with when the invocation or the stack's name is wrong (pkg/cmd/pulumi/cmd/exit_codes.go).
 _USAGE_CODES: Final = frozenset({2, 6})
@@ -96,17 +98,20 @@ def _pulumi(
     command = ["pulumi", "--non-interactive", "--color", "never", *arguments]
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         try:
-            process = subprocess.Popen(
-                command,
-                cwd=folder,
-                env={**os.environ, **environment},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=errors,
-            )
+            with _signals_held() as held:
+                process = subprocess.Popen(
+                    command,
+                    cwd=folder,
+                    env={**os.environ, **environment},
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=errors,
+                )
         except OSError as error:
             raise EngineError(f"pulumi cannot be run: {error.strerror}") from error
         try:
+            if held:
+                raise KeyboardInterrupt
             while process.poll() is None:
                 time.sleep(_LOOK_SECONDS)
                 tick()
@@ -115,6 +120,18 @@ def _pulumi(
         output.seek(0)
         errors.seek(0)
         return process.returncode, output.read(), errors.read()
+
+
+@contextmanager
+def _signals_held() -> Iterator[list[int]]:
+    """Note signals instead of obeying them: between its start and the moment it is known, an engine would be left."""
+    held: list[int] = []
+    former = {each: signal.signal(each, lambda number, _: held.append(number)) for each in _ENDING}
+    try:
+        yield held
+    finally:
+        for each, handler in former.items():
+            signal.signal(each, handler)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
