@@ -19,7 +19,7 @@ from pulumi.runtime.proto.plugin_pb2 import PluginInfo
 
 from canary_policies.catalog import RULES
 from canary_policies.objects import UNKNOWN, Object, objects_of
-from canary_policies.rule import Config, ResourceRule, Rule, Severity, StackRule
+from canary_policies.rule import Config, ResourceRule, Rule, Severity, StackRule, UnusableOptionError
 
 NAME: Final = "canary-policies"
 VERSION: Final = "0.1.0"
@@ -111,6 +111,7 @@ class Analyzer(AnalyzerServicer):
                 self._levels[name] = given.enforcementLevel
                 try:
                     self._configs[name] = rules[name].configured(_plain_map(given.properties.fields))
+                    _check_that_it_runs(rules[name], given.enforcementLevel, self._configs[name])
                 except ValueError as error:
                     context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         return Empty()
@@ -157,6 +158,13 @@ class Analyzer(AnalyzerServicer):
                     urn=finding.object.urn,
                 )
         return response
+
+
+def _check_that_it_runs(rule: Rule, level: int, config: Config) -> None:
+    """Refuse options of a rule that nobody has switched on: who writes them means it to run."""
+    idle = rule.severity is Severity.DISABLED and level == protocol.DISABLED
+    if idle and config != rule.configured({}):
+        raise UnusableOptionError(f'{rule.name} is disabled: add "enforcementLevel": "mandatory" to its options')
 
 
 def _objects(

@@ -25,7 +25,7 @@ from canary_policies.rule import Config, Finding, ResourceRule, Severity, StackR
 
 # Kubernetes' own default, seconds.
 _GRACE: Final = 30
-_PERCENT: Final = re.compile(r"(\d+)%")
+_PERCENT: Final = re.compile(r"([0-9]{1,9})%")
 _SLEEP: Final = re.compile(r"\bsleep (\d+(?:\.\d+)?)\b")
 _ALL: Final = 100
 

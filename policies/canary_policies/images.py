@@ -1,20 +1,30 @@
 """Which images run."""
 
+import re
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
-from canary_policies.objects import UNKNOWN, WORKLOADS, Object, containers, get
+from canary_policies.objects import UNKNOWN, WORKLOADS, Object, containers, get, items, pod_spec, text
 from canary_policies.rule import Config, ResourceRule, Severity
 
 _DEFAULT_REGISTRY: Final = "docker.io"
+_DIGEST: Final = re.compile(r"[^@]+@(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})")
+
+
+def _references(found: Object) -> Iterator[tuple[str, Any]]:
+    """Return title and image of each container and each volume that is an image."""
+    for container in containers(found):
+        yield container.title, get(container.body, "image")
+    for volume in items(pod_spec(found), "volumes"):
+        if get(volume, "image"):
+            yield f"volume {text(volume, 'name')}", get(volume, "image", "reference")
 
 
 def _images(found: Object) -> Iterator[tuple[str, str]]:
-    """Return title and image of each container whose image is there and known."""
-    for container in containers(found):
-        image = get(container.body, "image")
+    """Return those whose image is there and known."""
+    for title, image in _references(found):
         if isinstance(image, str) and image:
-            yield container.title, image
+            yield title, image
 
 
 def _tag(image: str) -> str:
@@ -29,24 +39,44 @@ def _repository(image: str) -> str:
     first, slash, _ = name.partition("/")
     if not slash:
         return f"{_DEFAULT_REGISTRY}/library/{name}"
-    return name if "." in first or ":" in first or first == "localhost" else f"{_DEFAULT_REGISTRY}/{name}"
+    return _canonical(name) if _is_host(first) else f"{_DEFAULT_REGISTRY}/{name}"
+
+
+def _is_host(first: str) -> bool:
+    return "." in first or ":" in first or first == "localhost"
+
+
+def _canonical(name: str) -> str:
+    host, slash, path = name.partition("/")
+    return f"{_DEFAULT_REGISTRY}{slash}{path}" if host == f"index.{_DEFAULT_REGISTRY}" else name
+
+
+def _without_host(config: Config) -> str:
+    wrong = [prefix for prefix in config["registries"] if not _is_host(prefix.partition("/")[0])]
+    return (
+        f"registries: {', '.join(wrong)} names no registry: write HOST or HOST/FOLDER, as docker.io/example"
+        if wrong
+        else ""
+    )
 
 
 def _pinned(found: Object, config: Config) -> Iterator[str]:
-    for container in containers(found):
-        image = get(container.body, "image")
+    for title, image in _references(found):
         if image is UNKNOWN:
             continue
         if not isinstance(image, str) or not image:
-            yield f"{container.title} names no image"
-        elif "@" not in image and not _tag(image):
-            yield f"{container.title} runs {image}, which has no tag and so means latest"
-        elif "@" not in image and _tag(image) in config["movingTags"]:
-            yield f"{container.title} runs {image}, whose tag moves"
+            yield f"{title} names no image"
+        elif "@" in image:
+            if not _DIGEST.fullmatch(image):
+                yield f"{title} runs {image}, whose digest is malformed"
+        elif not _tag(image):
+            yield f"{title} runs {image}, which has no tag and so means latest"
+        elif _tag(image) in config["movingTags"]:
+            yield f"{title} runs {image}, whose tag moves"
 
 
 def _registry(found: Object, config: Config) -> Iterator[str]:
-    allowed = [prefix.rstrip("/") for prefix in config["registries"]]
+    allowed = [_canonical(prefix.rstrip("/")) for prefix in config["registries"]]
     for title, image in _images(found):
         repository = _repository(image)
         if allowed and not any(repository == prefix or repository.startswith(f"{prefix}/") for prefix in allowed):
@@ -55,7 +85,7 @@ def _registry(found: Object, config: Config) -> Iterator[str]:
 
 def _digest(found: Object, _: Config) -> Iterator[str]:
     for title, image in _images(found):
-        if "@sha256:" not in image:
+        if not _DIGEST.fullmatch(image):
             yield f"{title} runs {image}, which names no digest"
 
 
@@ -88,6 +118,7 @@ RULES: Final = (
                 "description": "Registries, or folders in them (docker.io/example); none allows all",
             }
         },
+        objection=_without_host,
         check=_registry,
     ),
     ResourceRule(

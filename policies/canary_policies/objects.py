@@ -27,7 +27,7 @@ Manifest: TypeAlias = Mapping[str, Any]
 _GROUPS: Final[Mapping[str, frozenset[str]]] = {
     kind: frozenset(groups)
     for groups, kinds in (
-        (("",), "ConfigMap Pod Service"),
+        (("",), "ConfigMap Pod ReplicationController Service"),
         (("apps",), "DaemonSet Deployment ReplicaSet StatefulSet"),
         (("autoscaling",), "HorizontalPodAutoscaler"),
         (("batch",), "CronJob Job"),
@@ -46,6 +46,7 @@ _POD_TEMPLATES: Final[Mapping[str, tuple[str, ...]]] = {
     "Pod": (),
     "Deployment": ("spec", "template"),
     "ReplicaSet": ("spec", "template"),
+    "ReplicationController": ("spec", "template"),
     "StatefulSet": ("spec", "template"),
     "DaemonSet": ("spec", "template"),
     "Job": ("spec", "template"),
@@ -55,7 +56,7 @@ _POD_TEMPLATES: Final[Mapping[str, tuple[str, ...]]] = {
 WORKLOADS: Final = frozenset(_POD_TEMPLATES)
 """Kinds that have pods."""
 
-SERVING: Final = frozenset({"DaemonSet", "Deployment", "ReplicaSet", "StatefulSet"})
+SERVING: Final = frozenset({"DaemonSet", "Deployment", "ReplicaSet", "ReplicationController", "StatefulSet"})
 """Kinds whose pods run for good and are found by a selector."""
 
 
@@ -149,6 +150,9 @@ def mapping(value: object, *path: str) -> Manifest:
     return found if isinstance(found, Mapping) else {}
 
 
+_DIGITS: Final = 18
+
+
 def whole(value: object) -> int | None:
     """Return a whole number; text, as annotations have it, counts by what it says."""
     if isinstance(value, bool):
@@ -156,9 +160,9 @@ def whole(value: object) -> int | None:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, str):
-        # As Go's Atoi: no blanks, no underscores, ASCII only.
+        # As Go's Atoi: no blanks, no underscores, ASCII only, 64 bits.
         digits = value[1:] if value[:1] in {"+", "-"} else value
-        return int(value) if digits.isascii() and digits.isdigit() else None
+        return int(value) if len(digits) <= _DIGITS and digits.isascii() and digits.isdigit() else None
     return value if isinstance(value, int) else None
 
 

@@ -22,6 +22,25 @@ from canary_policies.rule import Config, ResourceRule
 
 _SECCOMP: Final = ("RuntimeDefault", "Localhost")
 _ADDABLE: Final = "NET_BIND_SERVICE"
+_SE_LINUX_TYPES: Final = ("container_t", "container_init_t", "container_kvm_t", "container_engine_t")
+_PROBES: Final = ("livenessProbe", "readinessProbe", "startupProbe")
+_HOOKS: Final = ("postStart", "preStop")
+_SYSCTLS: Final = frozenset(
+    {
+        "kernel.shm_rmid_forced",
+        "net.ipv4.ip_local_port_range",
+        "net.ipv4.ip_local_reserved_ports",
+        "net.ipv4.ip_unprivileged_port_start",
+        "net.ipv4.ping_group_range",
+        "net.ipv4.tcp_fin_timeout",
+        "net.ipv4.tcp_keepalive_intvl",
+        "net.ipv4.tcp_keepalive_probes",
+        "net.ipv4.tcp_keepalive_time",
+        "net.ipv4.tcp_rmem",
+        "net.ipv4.tcp_syncookies",
+        "net.ipv4.tcp_wmem",
+    }
+)
 _VOLUMES: Final = frozenset(
     {
         "configMap",
@@ -70,10 +89,38 @@ def _restricted(found: Object, _: Config) -> Iterator[str]:
         # Windows knows neither of the others.
         if get(pod, "os", "name") != "windows":
             yield from _linux(container.title, pod, own)
+        yield from _confined(container.title, own)
+        yield from _calls(container.title, container.body)
+    yield from _confined("its pod", get(pod, "securityContext"))
+    for sysctl in items(pod, "securityContext", "sysctls"):
+        if (name := text(sysctl, "name")) and name.replace("/", ".") not in _SYSCTLS:
+            yield f"its pod sets sysctl {name}"
     for volume in items(pod, "volumes"):
         for source in sorted(set(volume) - {"name"} - _VOLUMES):
             if volume[source] is not None:
                 yield f"volume {text(volume, 'name')} is of type {source}"
+
+
+def _confined(title: str, security: object) -> Iterator[str]:
+    kind = get(security, "seLinuxOptions", "type")
+    if kind and kind not in (*_SE_LINUX_TYPES, UNKNOWN):
+        yield f"{title} has SELinux type {kind}"
+    for name in ("user", "role"):
+        if (given := get(security, "seLinuxOptions", name)) and given is not UNKNOWN:
+            yield f"{title} has SELinux {name} {given}"
+    profile = get(security, "appArmorProfile", "type")
+    if profile and profile not in (*_SECCOMP, UNKNOWN):
+        yield f"{title} has appArmorProfile {profile}"
+
+
+def _calls(title: str, container: object) -> Iterator[str]:
+    """Find probes and hooks that make the node call another host."""
+    handlers = [(name, get(container, name)) for name in _PROBES]
+    handlers += [(name, get(container, "lifecycle", name)) for name in _HOOKS]
+    for name, handler in handlers:
+        for way in ("httpGet", "tcpSocket"):
+            if (host := get(handler, way, "host")) and host is not UNKNOWN:
+                yield f"{title} makes its node call {host}: {name}.{way}.host"
 
 
 def _linux(title: str, pod: object, own: object) -> Iterator[str]:

@@ -19,10 +19,9 @@ from canary_policies.objects import (
     members,
     same_namespace,
 )
-from canary_policies.rule import Config, Finding, ResourceRule, StackRule
-from canary_policies.weights import ANNOTATION_PREFIX
+from canary_policies.rule import Config, Finding, ResourceRule, StackRule, not_a_pattern
+from canary_policies.weights import ANNOTATION_PREFIX, CANARY
 
-CANARY: Final = ANNOTATION_PREFIX + "canary"
 _OTHERS: Final = f"{CANARY}-"
 _HEADER: Final = ANNOTATION_PREFIX + "canary-by-header"
 _HEADER_VALUE: Final = ANNOTATION_PREFIX + "canary-by-header-value"
@@ -63,16 +62,8 @@ def _conditions(found: Object, _: Config) -> Iterator[str]:
         given = annotation(found, name)
         if isinstance(given, str) and not accepted.fullmatch(given):
             yield f"{name} is {given!r}, but the controller takes one or more of {characters} only"
-    if isinstance(pattern, str) and not _compiles(pattern):
+    if isinstance(pattern, str) and not_a_pattern(pattern):
         yield f"{_HEADER_PATTERN} is {pattern!r}, which is no regular expression: header, cookie and weight are ignored"
-
-
-def _compiles(pattern: str) -> bool:
-    try:
-        re.compile(pattern)
-    except re.error:
-        return False
-    return True
 
 
 @dataclass(frozen=True, slots=True)

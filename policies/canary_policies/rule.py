@@ -1,5 +1,6 @@
 """What a rule is, and what it says when an object breaks it."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -23,6 +24,19 @@ class UnknownOptionError(ValueError):
     """The configuration of the pack has an option that its rule has not. A retry does not help."""
 
 
+class UnusableOptionError(ValueError):
+    """The configuration of the pack gives an option a value that its rule cannot use. A retry does not help."""
+
+
+def not_a_pattern(pattern: str) -> str:
+    """Return why a text is no regular expression; nothing when it is one."""
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        return str(error)
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One object that breaks a rule, and in what way."""
@@ -36,7 +50,8 @@ class Rule:
     """What every rule has.
 
     `why` is one line, `fix` is what to do about any finding. `kinds` are the kinds of objects that it reads.
-    `options` is its configuration: the JSON schema of each option, with a default.
+    `options` is its configuration: the JSON schema of each option, with a default. `objection` returns what is wrong
+    with a configuration that fits the schema; nothing when it is right.
     """
 
     name: str
@@ -45,17 +60,34 @@ class Rule:
     kinds: frozenset[str]
     severity: Severity = Severity.MANDATORY
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    objection: Callable[[Config], str] = lambda _: ""
 
     def configured(self, given: Config) -> Config:
         """Return the configuration with the defaults of what is not given.
 
         Raises:
             UnknownOptionError: the rule has no option of such a name; the engine overlooks that.
+            UnusableOptionError: the rule objects, or a regular expression is none to Python (the engine knows Go's).
         """
         if unknown := sorted(given.keys() - self.options.keys()):
             choices = f"choose {', '.join(self.options)}" if self.options else "it has none"
             raise UnknownOptionError(f"{self.name} has no option {', '.join(unknown)}: {choices}")
-        return {option: schema["default"] for option, schema in self.options.items()} | dict(given)
+        for option, value in given.items():
+            self._check_patterns(option, self.options[option], value)
+        config = {option: schema["default"] for option, schema in self.options.items()} | dict(given)
+        if wrong := self.objection(config):
+            raise UnusableOptionError(f"{self.name}: {wrong}")
+        return config
+
+    def _check_patterns(self, option: str, schema: Mapping[str, Any], value: object) -> None:
+        if isinstance(value, list):
+            for item in value:
+                self._check_patterns(option, schema.get("items", {}), item)
+        if isinstance(value, Mapping):
+            for item in value.values():
+                self._check_patterns(option, schema.get("additionalProperties") or {}, item)
+        if schema.get("format") == "regex" and isinstance(value, str) and (wrong := not_a_pattern(value)):
+            raise UnusableOptionError(f"{self.name}: {option}: {value!r} is no regular expression of Python: {wrong}")
 
     def findings(self, objects: Sequence[Object], config: Config) -> Iterator[Finding]:
         """Return what is wrong with these objects: one finding for each that breaks the rule, with all reasons."""
@@ -64,6 +96,10 @@ class Rule:
     def message(self, finding: Finding) -> str:
         """Return a finding as one line that names object, reason and fix."""
         return f"{finding.object}: {finding.reason}. Fix: {self.fix}"
+
+
+def _not_judged(rule: Rule, error: Exception) -> str:
+    return f"{rule.name} could not be judged: {type(error).__name__}: {str(error)[:200]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +111,13 @@ class ResourceRule(Rule):
     def findings(self, objects: Sequence[Object], config: Config) -> Iterator[Finding]:
         """Return what is wrong with these objects, each by itself."""
         for found in objects:
-            if found.kind in self.kinds and (reasons := dict.fromkeys(self.check(found, config))):
+            if found.kind not in self.kinds:
+                continue
+            try:
+                reasons = dict.fromkeys(self.check(found, config))
+            except Exception as error:  # noqa: BLE001 - a fault of one rule must not end the preview, nor pass the object
+                reasons = {_not_judged(self, error): None}
+            if reasons:
                 yield Finding(found, "; ".join(reasons))
 
 
@@ -88,8 +130,13 @@ class StackRule(Rule):
     def findings(self, objects: Sequence[Object], config: Config) -> Iterator[Finding]:
         """Return what is wrong with these objects together."""
         reasons: dict[int, dict[str, None]] = {}
-        for finding in self.check([found for found in objects if found.kind in self.kinds], config):
-            reasons.setdefault(id(finding.object), {})[finding.reason] = None
+        judged = [found for found in objects if found.kind in self.kinds]
+        try:
+            for finding in self.check(judged, config):
+                reasons.setdefault(id(finding.object), {})[finding.reason] = None
+        except Exception as error:  # noqa: BLE001 - likewise
+            # Which object it was is not known: the first stands for all.
+            reasons.setdefault(id((judged or objects)[0]), {})[_not_judged(self, error)] = None
         for found in objects:
             if id(found) in reasons:
                 yield Finding(found, "; ".join(reasons[id(found)]))

@@ -7,14 +7,41 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Final
 
-from canary_policies.objects import WORKLOADS, Object, containers, get, items, mapping, text
+from canary_policies.objects import WORKLOADS, Object, containers, entries, get, items, mapping, text
 from canary_policies.rule import Config, ResourceRule
 
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
 # Also the end of a word: PGPASSWORD, authtoken.
-_SECRET_WORDS: Final = ("apikey", "credential", "credentials", "passphrase", "passwd", "password", "secret", "token")
-_SECRET_SHORT_WORDS: Final = frozenset({"pass", "pw", "pwd"})
+_SECRET_WORDS: Final = (
+    *(word + plural for word in ("credential", "passphrase", "password", "secret", "token") for plural in ("", "s")),
+    *(f"{word}key" for word in ("access", "api", "auth", "encryption", "hmac", "jwt", "private", "secret", "signing")),
+    "passwd",
+)
+_SECRET_SHORT_WORDS: Final = frozenset({"cred", "creds", "pw", "pwd"})
+_NO_PASS: Final = frozenset({"bypass", "compass", "encompass", "overpass", "underpass"})
+# What may follow a secret's name, and says only which of several it is.
+_QUALIFIERS: Final = frozenset(
+    {
+        "admin",
+        "app",
+        "current",
+        "database",
+        "db",
+        "default",
+        "dev",
+        "new",
+        "old",
+        "primary",
+        "prod",
+        "production",
+        "root",
+        "staging",
+        "test",
+        "txt",
+        "value",
+    }
+)
 _SECRET_PAIRS: Final = frozenset(
     {
         ("access", "key"),
@@ -22,6 +49,8 @@ _SECRET_PAIRS: Final = frozenset(
         ("api", "key"),
         ("auth", "key"),
         ("encryption", "key"),
+        ("hmac", "key"),
+        ("jwt", "key"),
         ("master", "key"),
         ("private", "key"),
         ("secret", "key"),
@@ -31,10 +60,11 @@ _SECRET_PAIRS: Final = frozenset(
     }
 )
 # SECRET and the like that name an object of the cluster.
-_REFERRING: Final = frozenset({"pull", "tls"})
+_REFERRING: Final = frozenset({"aws", "external", "pull", "tls", "vault"})
 # Names whose values are long and random, and known to everybody.
 _PUBLIC: Final = frozenset(
     {
+        "build",
         "ca",
         "cert",
         "certificate",
@@ -49,6 +79,7 @@ _PUBLIC: Final = frozenset(
         "ids",
         "integrity",
         "public",
+        "release",
         "rev",
         "revision",
         "sha",
@@ -56,10 +87,19 @@ _PUBLIC: Final = frozenset(
         "sha256",
         "sha512",
         "thumbprint",
+        "traceparent",
         "uuid",
         "version",
     }
 )
+
+_NO_REFERENCE: Final = r"(?!\$[({]|(?-i:\$[A-Z_])|<|\*{2,}|%|\{\{)"
+_IN_URL: Final = re.compile(rf"\b[a-z][a-z0-9+.-]{{0,30}}://[^\s/:@?#]*:{_NO_REFERENCE}[^\s/@]+@", re.IGNORECASE)
+# user:password@tcp(host:port)/database, as Go's driver of MySQL has it.
+_IN_DSN: Final = re.compile(
+    rf"(?<![^\s\"'=])[^\s:/@\"'=]{{1,64}}:{_NO_REFERENCE}[^\s@]{{1,128}}@(?:tcp|unix)6?\(", re.IGNORECASE
+)
+_IN_HEADER: Final = re.compile(r"\b(?:Bearer|Basic)\s{1,4}(?=[A-Za-z._~+/-]{0,200}[0-9=])[\w.~+/-]{8,}", re.IGNORECASE)
 
 _FORMATS: Final = {
     "a private key": re.compile(r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----|AGE-SECRET-KEY-1[0-9A-Z]{20,}"),
@@ -70,26 +110,34 @@ _FORMATS: Final = {
     "a Slack token": re.compile(r"\bxox[abeoprs]-[\w-]{10,}|hooks\.slack\.com/services/T\w+/B\w+/\w{20,}"),
     "a Stripe key": re.compile(r"\b[rs]k_(?:live|test)_[A-Za-z0-9]{16,}"),
     "a service's key": re.compile(
-        r"\b(?:sk-[\w-]{20,}|SG\.[\w-]{16,}\.[\w-]{16,}|hf_[A-Za-z0-9]{30,}|npm_[A-Za-z0-9]{30,}|hvs\.[\w-]{20,}"
+        r"(?<![\w-])(?:sk-[\w-]{20,}|SG\.[\w-]{16,}\.[\w-]{16,}|hf_[A-Za-z0-9]{30,}|npm_[A-Za-z0-9]{30,}|hvs\.[\w-]{20,}"
         r"|dop_v1_[0-9a-f]{40,}|pypi-[\w-]{40,})"
     ),
-    "a JSON web token": re.compile(r"\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}"),
+    "a JSON web token": re.compile(r"(?<![\w-])eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}"),
+    "a URL with a password": _IN_URL,
+    "a data source with a password": _IN_DSN,
+    "the credentials of a request": _IN_HEADER,
 }
 
-_NO_REFERENCE: Final = r"(?!\$[({]|<|\*{2,}|%|\{\{)"
-_IN_URL: Final = re.compile(rf"\b[a-z][a-z0-9+.-]*://[^\s/:@?#]*:{_NO_REFERENCE}[^\s/@]+@", re.IGNORECASE)
-_IN_PARAMETERS: Final = re.compile(
-    r"(?:^|[?&;,\s])(?:password|passwd|pwd|accountkey|sharedaccesskey|access_token|api_?key|client_?secret|sig|secret)"
-    rf"={_NO_REFERENCE}[^\s&;,]{{4,}}",
-    re.IGNORECASE,
+# What sets a name inside of a value: parameters, arguments, lines of .env, properties, YAML and JSON.
+_ASSIGNED: Final = re.compile(
+    r"""(?<![\w.$-])[-"']{0,2}([A-Za-z_][\w.-]{0,63})["']?"""
+    r"""(?:[ \t]{0,3}=[ \t]{0,3}|:[ \t]{1,3}|(?<=["']):)"""
+    r"""(?:"([^"\n]{4,200})"|'([^'\n]{4,200})'|([^\s"'&;,]{4,200}))"""
 )
+_PARAMETERS: Final = frozenset({"accountkey", "clientsecret", "sharedaccesskey", "sig"})
+# In a file, what a program computes or a schema says is no value.
+_CODE: Final = re.compile(r"[$<{\[(|>&*!%`].*|[\w.]+[(\[{].*|str|string|text|bytes|any", re.IGNORECASE | re.DOTALL)
 
 # A value with a name like a secret's, that says where the secret is, or says nothing.
 _HARMLESS: Final = re.compile(
     r"""
     | true | false | yes | no | on | off | none | null | disabled | enabled | required | optional
-    | \$[({].*[)}] | \{\{.*\}\} | <.*> | \*+ | x{3,} | change-?me | todo | redacted
+    | \d{1,5} | \d+(\.\d+)?(ns|us|ms|s|m|h|d)
+    | x(-[a-z]+)+
+    | (?-i:\$[A-Z_][A-Z0-9_]*) | \$[({].*[)}] | \{\{.*\}\} | <.*> | \*+ | x{3,} | change-?me | todo | redacted
     | /[^\s]* | \./[^\s]* | [a-z]:\\.* | file:.*
+    | (?-i:[a-z][a-z0-9_.-]*(/[a-z][a-z0-9_.-]*){2,}) | alias/.*
     | https?://[^\s@]+
     | (vault | secret | secrets | ref\+\w+ | op | aws-?sm | gcp-?sm | az-?kv | ssm | sm | env | k8s | keyvault) :.*
     | arn:aws[\w-]*:(secretsmanager | ssm):.*
@@ -118,11 +166,9 @@ def why_secret(name: str, value: str) -> str | None:
     for what, pattern in _FORMATS.items():
         if pattern.search(stripped):
             return f"it looks like {what}"
-    if _IN_URL.search(stripped):
-        return "it is a URL with a password"
-    if _IN_PARAMETERS.search(stripped):
-        return "it has a password among its parameters"
-    words = [word.lower() for word in _WORD.findall(name)]
+    if _sets_secret(stripped):
+        return "it has a password among its parameters or lines"
+    words = _words(name)
     if _named_secret(words) and not _HARMLESS.fullmatch(stripped):
         return "its name is a secret's"
     if not _PUBLIC.intersection(words) and _random(stripped):
@@ -130,12 +176,27 @@ def why_secret(name: str, value: str) -> str | None:
     return None
 
 
+def _sets_secret(value: str) -> bool:
+    for found in _ASSIGNED.finditer(value):
+        name, given = found[1], next(part for part in found.groups()[1:] if part is not None)
+        named = name.lower().replace("_", "") in _PARAMETERS or _named_secret(_words(name))
+        if named and not _HARMLESS.fullmatch(given) and not _CODE.fullmatch(given):
+            return True
+    return False
+
+
+def _words(name: str) -> list[str]:
+    return [word.lower() for word in _WORD.findall(name)]
+
+
 def _named_secret(words: list[str]) -> bool:
-    while words and words[-1].isdigit():
+    while words and (words[-1].isdigit() or words[-1] in _QUALIFIERS):
         words = words[:-1]
     last, before = (words or [""])[-1], (words[-2:-1] or [""])[0]
     if last.endswith(_SECRET_WORDS):
         return before not in _REFERRING
+    if last.endswith("pass"):
+        return last not in _NO_PASS
     return last in _SECRET_SHORT_WORDS or (before, last) in _SECRET_PAIRS
 
 
@@ -189,6 +250,9 @@ def _variables(found: Object) -> Iterator[tuple[str, str, str]]:
             value = get(variable, "value")
             if isinstance(value, str | int | float):
                 yield f"{container.title}, variable {text(variable, 'name')}", text(variable, "name"), str(value)
+        for name in ("command", "args"):
+            words = [word for word in entries(container.body, name) if isinstance(word, str)]
+            yield f"{container.title}, {name}", name, "\n".join(words)
     if found.kind == "ConfigMap":
         for name, value in mapping(found.body, "data").items():
             if isinstance(value, str):
@@ -206,7 +270,7 @@ RULES: Final = (
                 "type": "array",
                 "items": {"type": "string", "format": "regex"},
                 "default": [],
-                "description": "Regular expressions for names of variables that are no secrets",
+                "description": "Regular expressions for names of variables, or args and command, that are no secrets",
             }
         },
         check=_plain,

@@ -1,6 +1,6 @@
 """Which pods Deployments and Services find."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
@@ -50,7 +50,10 @@ class _Pods:
 def _disjoint(objects: Sequence[Object], _: Config) -> Iterator[Finding]:
     pods = _Pods(objects)
     for one in objects:
-        for other in pods.found_by(one, get(one.body, "spec", "selector")):
+        selector = get(one.body, "spec", "selector")
+        if one.kind == "ReplicationController" and selector:
+            selector = {"matchLabels": selector}
+        for other in pods.found_by(one, selector):
             if other is not one:
                 yield Finding(one, f"its selector finds the pods of {other} too")
 
@@ -71,9 +74,14 @@ def _one_track(objects: Sequence[Object], config: Config) -> Iterator[Finding]:
         tracks: dict[str, str] = {}
         for workload in selected.get(id(service), ()):
             track = get(_labels(workload), label)
-            if isinstance(track, str):
-                tracks.setdefault(track, workload.name)
-        if len(tracks) > 1 and not any(_tells_apart(found, service) for found in objects):
+            if track is not UNKNOWN:
+                tracks.setdefault(track if isinstance(track, str) else "unlabelled", workload.name)
+        if wrong := _other_track(service, label, tracks):
+            mixed.append(service.name)
+            yield Finding(service, wrong)
+        if (len(tracks.keys() - {"unlabelled"}) > 1 or {"canary", "unlabelled"} <= tracks.keys()) and not any(
+            _tells_apart(found, service) for found in objects
+        ):
             both_tracks = " and ".join(f"{track} pods ({tracks[track]})" for track in sorted(tracks))
             mixed.append(service.name)
             yield Finding(service, f"it selects {both_tracks}: the canary gets requests whatever its weight is")
@@ -83,6 +91,19 @@ def _one_track(objects: Sequence[Object], config: Config) -> Iterator[Finding]:
             if not {one, other}.intersection(mixed) and (one, other) not in reported:
                 reported.add((one, other))
                 yield from _overlap(router, [found for found in services if found.name in {one, other}], selected)
+
+
+def _other_track(service: Object, label: str, tracks: Mapping[str, str]) -> str:
+    """Return in what way a Service of one track selects pods of the other alone; nothing when it does not."""
+    selected = get(service.body, "spec", "selector", label)
+    if selected is None and len(tracks) == 1:
+        (selected,) = tracks
+    told = get(service.body, "metadata", "labels", label)
+    if told is None and (name := text(service.body, "metadata", "name")):
+        told = "canary" if "canary" in name else "stable"
+    if not isinstance(selected, str) or not isinstance(told, str) or "canary" not in {selected, told}:
+        return ""
+    return "" if selected == told else f"it is the {told} Service, but selects {selected} pods"
 
 
 def _overlap(router: Object, pair: Sequence[Object], selected: dict[int, list[Object]]) -> Iterator[Finding]:
@@ -129,7 +150,7 @@ RULES: Final = (
     StackRule(
         name="service-selects-one-track",
         why="A stable Service that selects canary pods sends them requests, whatever the canary's weight is",
-        fix="add the label that tells stable and canary apart to the Service's selector",
+        fix="give the Service's selector the label that tells stable and canary apart, with the value of its own track",
         kinds=SERVING | _ROUTES | frozenset(_SUBSETS) | {"Ingress", "Service"},
         options={
             "trackLabel": {

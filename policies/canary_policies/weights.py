@@ -6,16 +6,54 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any, Final
 
-from canary_policies.objects import UNKNOWN, Manifest, Object, Unknown, annotation, get, items, members, text, whole
-from canary_policies.rule import Config, ResourceRule
+from canary_policies.objects import (
+    UNKNOWN,
+    Manifest,
+    Object,
+    Unknown,
+    annotation,
+    get,
+    items,
+    mapping,
+    members,
+    text,
+    whole,
+)
+from canary_policies.rule import Config, ResourceRule, not_a_pattern
 
 ANNOTATION_PREFIX: Final = "nginx.ingress.kubernetes.io/"
+CANARY: Final = ANNOTATION_PREFIX + "canary"
 WEIGHT: Final = ANNOTATION_PREFIX + "canary-weight"
 WEIGHT_TOTAL: Final = ANNOTATION_PREFIX + "canary-weight-total"
 
 _PERCENT: Final = 100
 _MOST_OF_GATEWAY: Final = 1_000_000
 _LEAST_OF_CONSUL: Final = 0.01
+
+# Headers of nearly every request: that one is there selects nobody.
+_EVERYBODYS: Final = frozenset(
+    {
+        ":authority",
+        ":method",
+        ":path",
+        ":scheme",
+        "accept",
+        "accept-encoding",
+        "accept-language",
+        "connection",
+        "host",
+        "user-agent",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-proto",
+        "x-real-ip",
+        "x-request-id",
+    }
+)
+_LONGEST_PATTERN: Final = 1_000
+_ARGUMENT: Final = r"`[^`]*`|\"(?:[^\"\\]|\\.)*\"|'[^']*'"
+_TRAEFIK_TOKEN: Final = re.compile(rf"&&|\|\||[!()]|(\w+)\(\s*((?:(?:{_ARGUMENT})[\s,]*)*)\)|\S")
+_CHOOSING: Final = frozenset({"header", "headerregexp", "headers", "headersregexp", "query", "queryregexp"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +86,7 @@ def _gateway(body: Manifest) -> Iterator[Split]:
             Backend(text(ref, "name"), text(ref, "name"), _or(get(ref, "weight"), 1))
             for ref in members(rule, "backendRefs")
         )
-        yield Split(f"rule {number}", backends, _all_have(rule, "matches", ("headers", "queryParams")))
+        yield Split(f"rule {number}", backends, _all_chosen(members(rule, "matches"), ("headers", "queryParams")))
 
 
 def _istio(body: Manifest) -> Iterator[Split]:
@@ -65,8 +103,9 @@ def _istio(body: Manifest) -> Iterator[Split]:
                 )
                 for route in routes
             )
-            conditions = ("headers", "withoutHeaders", "queryParams", "sourceLabels")
-            yield Split(f"{protocol} route {number}", backends, _all_have(rule, "match", conditions))
+            # Requests without a header (withoutHeaders) are nearly all.
+            conditions = ("headers", "queryParams", "sourceLabels")
+            yield Split(f"{protocol} route {number}", backends, _all_chosen(members(rule, "match"), conditions))
 
 
 def _traefik(body: Manifest) -> Iterator[Split]:
@@ -75,9 +114,57 @@ def _traefik(body: Manifest) -> Iterator[Split]:
 
 def _traefik_route(body: Manifest) -> Iterator[Split]:
     for number, route in enumerate(items(body, "spec", "routes")):
-        match = get(route, "match")
-        selected = match is UNKNOWN or re.search(r"\b(Headers?|Headers?Regexp|Query)\(", text(route, "match"))
-        yield Split(f"route {number}", _traefik_services(members(route, "services")), bool(selected))
+        selected = get(route, "match") is UNKNOWN or not _meets_plain_requests(text(route, "match"))
+        yield Split(f"route {number}", _traefik_services(members(route, "services")), selected)
+
+
+def _meets_plain_requests(match: str) -> bool:
+    """Tell whether a Traefik rule lets a request pass that carries nothing a client has to send on purpose.
+
+    What cannot be read counts as if it did.
+    """
+    tokens = list(_TRAEFIK_TOKEN.finditer(match[: 10 * _LONGEST_PATTERN]))[::-1]
+    try:
+        return _any_of(tokens)[0]
+    except (IndexError, RecursionError):
+        return True
+
+
+# Each returns whether a request without chosen headers may meet the expression, and whether one may fail it.
+def _any_of(tokens: list[re.Match[str]]) -> tuple[bool, bool]:
+    meets, fails = _all_of(tokens)
+    while tokens and tokens[-1][0] == "||":
+        tokens.pop()
+        other = _all_of(tokens)
+        meets, fails = meets or other[0], fails and other[1]
+    return meets, fails
+
+
+def _all_of(tokens: list[re.Match[str]]) -> tuple[bool, bool]:
+    meets, fails = _one_of(tokens)
+    while tokens and tokens[-1][0] == "&&":
+        tokens.pop()
+        other = _one_of(tokens)
+        meets, fails = meets and other[0], fails or other[1]
+    return meets, fails
+
+
+def _one_of(tokens: list[re.Match[str]]) -> tuple[bool, bool]:
+    token = tokens.pop()
+    if token[0] == "!":
+        meets, fails = _one_of(tokens)
+        return fails, meets
+    if token[0] == "(":
+        inside = _any_of(tokens)
+        tokens.pop()
+        return inside
+    function = (token[1] or "").lower()
+    if function not in _CHOOSING:
+        return True, True
+    arguments = [argument[1:-1] for argument in re.findall(_ARGUMENT, token[2])]
+    regexp = arguments[1] if function.endswith("regexp") and len(arguments) > 1 else None
+    everybody = function.startswith("header") and _is_everybodys(arguments[0] if arguments else "", regexp)
+    return everybody, not everybody
 
 
 def _traefik_services(services: list[Manifest | Unknown]) -> tuple[Backend, ...]:
@@ -113,10 +200,37 @@ def _or(value: Any, default: int) -> Any:  # noqa: ANN401 - whatever the manifes
     return default if value is None else value
 
 
-def _all_have(rule: Manifest, key: str, conditions: tuple[str, ...]) -> bool:
+def _all_chosen(matches: list[Manifest | Unknown], conditions: tuple[str, ...]) -> bool:
     """Tell whether only requests get here that carry something a client has to send on purpose, as far as is known."""
-    matches = members(rule, key)
-    return bool(matches) and all(any(get(match, condition) for condition in conditions) for match in matches)
+    return bool(matches) and all(any(_chosen(get(match, name)) for name in conditions) for match in matches)
+
+
+def _chosen(condition: object) -> bool:
+    """Tell whether a condition asks for something that not everybody sends."""
+    if isinstance(condition, Mapping):
+        # Istio: {name: {exact | prefix | regex: …}}; without any of the three, being there is enough.
+        return any(
+            not _is_everybodys(str(name), "" if value == {} else get(value, "regex"))
+            for name, value in condition.items()
+        )
+    if condition is UNKNOWN:
+        return True
+    # Gateway API: a list of {name, value, type}.
+    return any(
+        entry is UNKNOWN
+        or not _is_everybodys(
+            text(entry, "name"), text(entry, "value") if get(entry, "type") == "RegularExpression" else None
+        )
+        for entry in members({"of": condition}, "of")
+    )
+
+
+def _is_everybodys(name: str, pattern: object) -> bool:
+    """Tell whether nearly every request has this header with a value of this pattern."""
+    if name.lower() not in _EVERYBODYS or not isinstance(pattern, str) or len(pattern) > _LONGEST_PATTERN:
+        return False
+    # One character: no pattern takes long on it, and none that means anything finds it.
+    return not not_a_pattern(pattern) and re.search(pattern, "~") is not None
 
 
 def _number(value: object) -> float | None:
@@ -178,6 +292,10 @@ def shares(found: Object, canary: str) -> Iterator[tuple[str, float]]:
         number = None if UNKNOWN in (weight, total) else whole(weight)
         if number is not None:
             yield WEIGHT, _PERCENT * number / max(whole(total) or _PERCENT, _PERCENT)
+        if annotation(found, CANARY) not in {"true", UNKNOWN}:
+            for name in _ingress_services(found):
+                if re.fullmatch(canary, name):
+                    yield f"its path to {name}", _PERCENT
     for split in splits(found):
         weights = [_number(backend.weight) for backend in split.backends]
         known = [max(weight, 0) for weight in weights if weight is not None]
@@ -189,6 +307,24 @@ def shares(found: Object, canary: str) -> Iterator[tuple[str, float]]:
             if re.fullmatch(canary, backend.target)
         ]
         yield split.title, _PERCENT * sum(of_canary) / sum(known)
+
+
+def _ingress_services(ingress: Object) -> Iterator[str]:
+    yield text(ingress.body, "spec", "defaultBackend", "service", "name")
+    for rule in items(ingress.body, "spec", "rules"):
+        for path in items(rule, "http", "paths"):
+            yield text(path, "backend", "service", "name")
+
+
+def _hidden(found: Object, config: Config) -> Iterator[str]:
+    """Find Services and subsets of canary pods that the rule would not take for a canary's."""
+    label = config["trackLabel"]
+    named = [(text(found.body, "metadata", "name"), mapping(found.body, "spec", "selector"))]
+    if found.kind == "DestinationRule":
+        named = [(text(each, "name"), mapping(each, "labels")) for each in items(found.body, "spec", "subsets")]
+    for name, selector in named:
+        if name and selector.get(label) == "canary" and not re.fullmatch(config["canary"], name):
+            yield f"{name} selects canary pods, but its name is not {config['canary']}: its share would not be counted"
 
 
 def override_refused(override: Mapping[str, Any], today: date) -> str | None:
@@ -208,6 +344,8 @@ def _limit(found: Object, config: Config) -> Iterator[str]:
     refused = override_refused(override, datetime.now(UTC).date()) if override else ""
     if refused is None:
         return
+    if limit < _PERCENT:
+        yield from _hidden(found, config)
     for title, percent in shares(found, config["canary"]):
         if percent > limit:
             yield (
@@ -235,7 +373,7 @@ RULES: Final = (
         name="max-weight",
         why="A stack limits how much traffic an unproven version may get",
         fix="lower the canary's weight, promote it, or have an override with reason, reviewedBy and expires reviewed",
-        kinds=frozenset({"Ingress", *_READERS}),
+        kinds=frozenset({"DestinationRule", "Ingress", "Service", *_READERS}),
         options={
             "maxWeight": {
                 "type": "number",
@@ -254,8 +392,13 @@ RULES: Final = (
             "canary": {
                 "type": "string",
                 "format": "regex",
-                "default": "(.*-)?canary",
+                "default": "(.*-)?canary(-.*)?",
                 "description": "Regular expression for the names of canary Services and subsets",
+            },
+            "trackLabel": {
+                "type": "string",
+                "default": "version",
+                "description": "Label of pods whose value is canary for a canary: who selects it needs such a name",
             },
         },
         check=_limit,

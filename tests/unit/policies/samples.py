@@ -29,8 +29,9 @@ POD_KINDS = {
     "DaemonSet": ("spec", "template"),
     "Job": ("spec", "template"),
     "CronJob": ("spec", "jobTemplate", "spec", "template"),
+    "ReplicationController": ("spec", "template"),
 }
-SERVING_KINDS = ("Deployment", "StatefulSet", "DaemonSet")
+SERVING_KINDS = ("Deployment", "StatefulSet", "DaemonSet", "ReplicationController")
 _VERSIONS = {
     "ConfigMap": "v1",
     "CronJob": "batch/v1",
@@ -44,6 +45,7 @@ _VERSIONS = {
     "Job": "batch/v1",
     "Pod": "v1",
     "PodDisruptionBudget": "policy/v1",
+    "ReplicationController": "v1",
     "Service": "v1",
     "ServiceResolver": "consul.hashicorp.com/v1alpha1",
     "ServiceSplitter": "consul.hashicorp.com/v1alpha1",
@@ -104,7 +106,11 @@ def workload(kind: str, name: str, app: str, track: str = "stable") -> Manifest:
         holder = holder.setdefault(key, {})
     holder[path[-1]] = pod(app, track)
     if kind in SERVING_KINDS:
-        made["spec"] |= {"replicas": 4, "selector": {"matchLabels": selector(app, track)}}
+        found = selector(app, track)
+        made["spec"] |= {
+            "replicas": 4,
+            "selector": found if kind == "ReplicationController" else {"matchLabels": found},
+        }
     return made
 
 

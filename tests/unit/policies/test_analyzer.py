@@ -166,12 +166,33 @@ def test_a_level_reaches_its_rule() -> None:
     ("name", "options", "message"),
     [
         ("max_weight", {"maxWieght": 10}, "max-weight has no option maxWieght: choose maxWeight, override, canary"),
+        ("required_labels", {"labels": {"app": r"^web\z"}}, "required-labels: labels: .* is no regular expression"),
+        ("no_plain_secrets", {"allowed": ["A", "["]}, "no-plain-secrets: allowed: .* is no regular expression"),
+        ("max_weight", {"canary": "a{99999999999999}"}, "max-weight: canary: .*: the repetition number is too large"),
+        (
+            "image_registry",
+            {"registries": ["macromind"]},
+            "image-registry: registries: macromind names no registry: write HOST or HOST/FOLDER, as docker.io/example",
+        ),
         ("max_wieght", {"maxWeight": 10}, "there is no rule max-wieght: choose required-labels, "),
     ],
 )
 def test_a_configuration_that_would_be_overlooked_is_refused(name: str, options: Manifest, message: str) -> None:
     with pytest.raises(Refused, match=message):
         configured(**{name: options})
+
+
+def test_options_of_a_rule_that_nobody_switched_on_are_refused() -> None:
+    request = protocol.ConfigureAnalyzerRequest()
+    policy = request.policyConfig["hpa-min-replicas"]
+    policy.enforcementLevel = protocol.DISABLED
+    policy.properties.update({"minReplicas": 2, "trackLabel": "version"})
+    Analyzer().Configure(request, CONTEXT)
+
+    policy.properties.update({"minReplicas": 3})
+
+    with pytest.raises(Refused, match='hpa-min-replicas is disabled: add "enforcementLevel": "mandatory"'):
+        Analyzer().Configure(request, CONTEXT)
 
 
 def test_the_word_for_all_rules_is_no_misspelled_rule() -> None:

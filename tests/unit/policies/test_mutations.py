@@ -82,6 +82,41 @@ PODS: Sequence[tuple[str, Sequence[tuple[Path, Any]], Sequence[str]]] = (
     ("image of another folder", [image(f"registry.example/other/web:1{DIGEST}")], ["image-registry"]),
     ("image of a folder that begins alike", [image(f"registry.example/shopping/web:1{DIGEST}")], ["image-registry"]),
     ("image of a registry that begins alike", [image(f"registry.example.org/shop/web:1{DIGEST}")], ["image-registry"]),
+    ("digest empty", [image("registry.example/shop/web@")], ["image-pinned", "image-digest"]),
+    ("digest without value", [image("registry.example/shop/web@sha256:")], ["image-pinned", "image-digest"]),
+    ("digest of MD5", [image("registry.example/shop/web:1@md5:x")], ["image-pinned", "image-digest"]),
+    (
+        "volume of a moving image from elsewhere",
+        [(("spec", "volumes"), [{"name": "a", "image": {"reference": "evil.example/x:latest"}}])],
+        ["image-pinned", "image-digest", "image-registry"],
+    ),
+    ("volume of an image", [(("spec", "volumes"), [{"name": "a", "image": {"reference": samples.IMAGE}}])], ()),
+    ("volume of an unknown image", [(("spec", "volumes"), [{"name": "a", "image": UNKNOWN}])], ()),
+    ("SELinux type spc_t", [((*POD_SECURITY, "seLinuxOptions"), {"type": "spc_t"})], ["restricted-pods"]),
+    ("SELinux type of the container", [((*SECURITY, "seLinuxOptions"), {"type": "spc_t"})], ["restricted-pods"]),
+    ("SELinux user", [((*SECURITY, "seLinuxOptions"), {"user": "system_u"})], ["restricted-pods"]),
+    ("SELinux role", [((*POD_SECURITY, "seLinuxOptions"), {"role": "system_r"})], ["restricted-pods"]),
+    ("SELinux type container_t", [((*SECURITY, "seLinuxOptions"), {"type": "container_t", "level": "s0"})], ()),
+    ("AppArmor Unconfined", [((*POD_SECURITY, "appArmorProfile"), {"type": "Unconfined"})], ["restricted-pods"]),
+    (
+        "AppArmor Unconfined in the container",
+        [((*SECURITY, "appArmorProfile"), {"type": "Unconfined"})],
+        ["restricted-pods"],
+    ),
+    ("AppArmor RuntimeDefault", [((*POD_SECURITY, "appArmorProfile"), {"type": "RuntimeDefault"})], ()),
+    ("sysctl of the node", [((*POD_SECURITY, "sysctls"), [{"name": "kernel.msgmax"}])], ["restricted-pods"]),
+    ("safe sysctl", [((*POD_SECURITY, "sysctls"), [{"name": "net.ipv4.tcp_syncookies"}])], ()),
+    ("sysctl unknown", [((*POD_SECURITY, "sysctls"), UNKNOWN)], ()),
+    (
+        "probe of another host",
+        [((*CONTAINER, "readinessProbe", "httpGet", "host"), "169.254.169.254")],
+        ["restricted-pods"],
+    ),
+    (
+        "hook that calls another host",
+        [((*CONTAINER, "lifecycle", "postStart"), {"httpGet": {"host": "169.254.169.254"}})],
+        ["restricted-pods"],
+    ),
     ("no CPU request", [((*CONTAINER, "resources", "requests", "cpu"), REMOVED)], ["container-resources"]),
     ("no memory request", [((*CONTAINER, "resources", "requests", "memory"), None)], ["container-resources"]),
     ("no memory limit", [((*CONTAINER, "resources", "limits"), REMOVED)], ["container-resources"]),
@@ -155,6 +190,13 @@ PODS: Sequence[tuple[str, Sequence[tuple[Path, Any]], Sequence[str]]] = (
     ("password that is a number", [env("DB_PASSWORD", 12345678)], ["no-plain-secrets"]),
     ("URL with password", [env("DATABASE_URL", "postgres://app:hunter22@db/app")], ["no-plain-secrets"]),
     ("random value", [env("SEED", "q8Zr2Lw9Xk4Tn7Bv1Yc6Hd3M")], ["no-plain-secrets"]),
+    ("password among the arguments", [((*CONTAINER, "args"), ["-v", "--password=hunter22"])], ["no-plain-secrets"]),
+    (
+        "script that reads a password",
+        [((*CONTAINER, "command"), ["sh", "-c", "PASSWORD=$(cat /run/p) TOKEN=`cat /run/t` exec web"])],
+        (),
+    ),
+    ("arguments unknown", [((*CONTAINER, "args"), UNKNOWN)], ()),
     ("env unknown", [((*CONTAINER, "env"), UNKNOWN)], ()),
     ("env a map", [((*CONTAINER, "env"), {"DB_PASSWORD": "hunter22"})], ()),
     ("init container like the others", [(("spec", "initContainers"), [SAFE_INIT])], ()),
@@ -285,14 +327,18 @@ INGRESSES = (
     canary("pattern with blank", noted(VALUE, REMOVED), noted(PATTERN, "a b"), broken=["ingress-canary-conditions"]),
     canary("cookie", noted(COOKIE, "canary_user")),
     canary("cookie with semicolon", noted(COOKIE, "a;b"), broken=["ingress-canary-conditions"]),
-    canary("canary missing", noted(CANARY, REMOVED), broken=["ingress-canary-conditions"]),
-    canary("canary false", noted(CANARY, "false"), broken=["ingress-canary-conditions"]),
-    canary("canary yes", noted(CANARY, "yes"), broken=["ingress-canary-conditions"]),
-    canary("canary 1, which Traefik takes for false", noted(CANARY, "1"), broken=["ingress-canary-conditions"]),
+    canary("canary missing", noted(CANARY, REMOVED), broken=["ingress-canary-conditions", "max-weight"]),
+    canary("canary false", noted(CANARY, "false"), broken=["ingress-canary-conditions", "max-weight"]),
+    canary("canary yes", noted(CANARY, "yes"), broken=["ingress-canary-conditions", "max-weight"]),
+    canary(
+        "canary 1, which Traefik takes for false",
+        noted(CANARY, "1"),
+        broken=["ingress-canary-conditions", "max-weight"],
+    ),
     canary("canary a boolean", noted(CANARY, value=True)),
     canary("canary unknown", noted(CANARY, UNKNOWN)),
     canary("annotations unknown", (ANNOTATIONS, UNKNOWN)),
-    canary("annotations a list", (ANNOTATIONS, [WEIGHT])),
+    canary("annotations a list", (ANNOTATIONS, [WEIGHT]), broken=["max-weight"]),
     canary("another host", (("spec", "rules", 0, "host"), "www.shop.example"), broken=[LOST]),
     canary("no host", (("spec", "rules", 0, "host"), REMOVED), broken=[LOST]),
     canary("host unknown", (("spec", "rules", 0, "host"), UNKNOWN)),
@@ -338,7 +384,13 @@ INGRESSES = (
         "stable Ingress: a second path to the canary Service",
         STABLE,
         [((*PATHS, "+"), second_path("web-canary", 80))],
-        ["dedicated-services"],
+        ["dedicated-services", "max-weight"],
+    ),
+    Mutation(
+        "stable Ingress: the canary's Service takes what no path does",
+        STABLE,
+        [(("spec", "defaultBackend"), {"service": {"name": "web-canary"}})],
+        ["max-weight"],
     ),
     Mutation("stable Ingress: a second path, Service unknown", STABLE, [((*PATHS, "+"), second_path(UNKNOWN, 80))]),
 )
@@ -427,6 +479,37 @@ def of_routers() -> Iterator[Mutation]:
         [(("spec", "routes", 0, "match"), "Host(`a`)")],
         ["max-weight"],
     )
+    every: Sequence[str] = ["max-weight"]
+    chosen: Sequence[str] = ()
+    match: Any
+    for name, match, of_match in (
+        ("a header absent", {"withoutHeaders": {"x-legacy": {}}}, every),
+        ("everybody's header", {"headers": {"user-agent": {"regex": ".*"}}}, every),
+        ("everybody's header is there", {"headers": {"user-agent": {}}}, every),
+        ("one value of everybody's header", {"headers": {"user-agent": {"exact": "probe"}}}, chosen),
+        ("a header is there", {"headers": {"x-canary": {}}}, chosen),
+        ("headers unknown", {"headers": UNKNOWN}, chosen),
+        ("a query parameter", {"queryParams": {"canary": {"exact": "1"}}}, chosen),
+    ):
+        only: list[tuple[Path, Any]] = [(("spec", "http", 0, "match"), [match])]
+        yield Mutation(f"VirtualService: canary by {name}", "VirtualService web", only, of_match)
+    for value, of_match in ((".*", every), ("^probe/", chosen), ("(", chosen), ("a{99999999999999}", chosen)):
+        header = {"name": "User-Agent", "type": "RegularExpression", "value": value}
+        only = [(("spec", "rules", 0, "matches"), [{"headers": [header]}])]
+        yield Mutation(f"HTTPRoute: canary by User-Agent {value}", "HTTPRoute web", only, of_match)
+    for match, of_match in (
+        ("Host(`a`) && !Header(`X-Legacy`, `1`)", every),
+        ("Host(`a`) || Header(`X-Canary`, `1`)", every),
+        ("!(Host(`a`) && Header(`X-Canary`, `1`))", every),
+        ("HeaderRegexp(`User-Agent`, `.*`)", every),
+        ("(" * 2000, every),
+        ("Host(`a`) && (Header(`X-Canary`, `1`) || Query(`canary`, `1`))", chosen),
+        ("!!HeadersRegexp(`X-Canary`, `^(a|b)$`) && !Path(`/x`)", chosen),
+        ("Host(`a`) && !(!Header(`X-Canary`, `1`))", chosen),
+        (UNKNOWN, chosen),
+    ):
+        only = [(("spec", "routes", 0, "match"), match)]
+        yield Mutation(f"IngressRoute: canary by {str(match)[:70]}", "IngressRoute web", only, of_match)
     for name, weights, broken in (
         ("half and half", (50, 50), ()),
         ("fractions", (99.5, 0.5), ()),
@@ -451,7 +534,16 @@ OTHERS = (
     Mutation("stable Service selects both tracks", "Service web", [((*SELECTOR, "version"), REMOVED)], [BOTH_TRACKS]),
     Mutation("canary Service selects both tracks", "Service web-canary", [(SELECTOR, {"app": "web"})], [BOTH_TRACKS]),
     Mutation(
-        "stable Service selects canary pods only", "Service web", [((*SELECTOR, "version"), "canary")], [BOTH_TRACKS]
+        "stable Service selects canary pods only",
+        "Service web",
+        [((*SELECTOR, "version"), "canary")],
+        [BOTH_TRACKS, "max-weight"],
+    ),
+    Mutation(
+        "canary Service selects stable pods only",
+        "Service web-canary",
+        [((*SELECTOR, "version"), "stable")],
+        [BOTH_TRACKS],
     ),
     Mutation("stable Service selects nothing", "Service web", [(SELECTOR, REMOVED)]),
     Mutation("stable Service selects the unknown", "Service web", [((*SELECTOR, "version"), UNKNOWN)]),
@@ -507,6 +599,12 @@ OTHERS = (
                 },
             )
         ],
+    ),
+    Mutation(
+        "selector of a ReplicationController finds the pods of another",
+        "ReplicationController replicationcontroller",
+        [(SELECTOR, {"app": "web", "version": "canary"})],
+        ["disjoint-selectors"],
     ),
     Mutation("selector unknown", "Deployment web", [(SELECTOR, UNKNOWN)]),
     Mutation("selector in part unknown", "Deployment web", [((*SELECTOR, "matchLabels", "version"), UNKNOWN)]),
@@ -611,6 +709,24 @@ ADDED = {
         ],
         [],
     ),
+    "a Service of canary pods that is not called so": (
+        [samples.service("web-v2", "web", "canary")],
+        ["max-weight: Service web-v2"],
+    ),
+    "a subset of canary pods that is not called so": (
+        [
+            manifest(
+                "DestinationRule",
+                "web",
+                spec={"host": "web", "subsets": [{"name": "v2", "labels": {"version": "canary"}}]},
+            )
+        ],
+        ["max-weight: DestinationRule web"],
+    ),
+    "everybody's route to a canary with a version in its name": (
+        [manifest("HTTPRoute", "v2", spec={"rules": [{"backendRefs": [{"name": "web-canary-v2"}]}]})],
+        ["max-weight: HTTPRoute v2"],
+    ),
     "a DestinationRule without subsets": (
         [
             changed([samples.service("all", "web", "stable")], "Service all", ((*SELECTOR, "version"), REMOVED))[0],
@@ -619,6 +735,19 @@ ADDED = {
         [f"{BOTH_TRACKS}: Service all"],
     ),
 }
+
+
+def test_stable_pods_without_a_track_are_told_from_the_canarys() -> None:
+    unlabelled = changed(
+        valid(),
+        "Deployment web",
+        ((*SELECTOR, "matchLabels"), {"app": "web", "tier": "a"}),
+        (("spec", "template", "metadata", "labels"), {"app": "web", "tier": "a"}),
+    )
+    mixed = changed(unlabelled, "Service web", (SELECTOR, {"app": "web"}))
+
+    assert f"{BOTH_TRACKS}: Service web" not in findings(unlabelled)
+    assert f"{BOTH_TRACKS}: Service web" in findings(mixed)
 
 
 @pytest.mark.parametrize("name", ADDED)

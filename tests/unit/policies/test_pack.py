@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import tomllib
 from datetime import date
 from pathlib import Path
@@ -16,12 +17,12 @@ import yaml
 
 from canary_policies.catalog import RULES
 from canary_policies.documentation import page
-from canary_policies.rule import Finding, Rule, Severity, UnknownOptionError
+from canary_policies.rule import Finding, ResourceRule, Rule, Severity, StackRule, UnknownOptionError
 from canary_policies.weights import override_refused
 from components.kubernetes_object import annotated
 from config.loader import load
 from routing.split import Track
-from tests.unit.policies.samples import Manifest, changed, named, objects, valid, workload
+from tests.unit.policies.samples import NGINX, Manifest, changed, named, objects, valid, workload
 from workload.manifests import autoscaler, configurations, deployment, disruption_budget, labels_of, service
 
 ROOT = Path(__file__).parents[3]
@@ -148,6 +149,55 @@ def test_the_shipped_stacks_break_no_rule(stack: str) -> None:
 
     assert len(made) >= 9
     assert found == []
+
+
+@pytest.mark.parametrize("image", ["index.docker.io/shop/web:1", "docker.io/shop/web:1", "shop/web:1"])
+@pytest.mark.parametrize("registry", ["docker.io/shop", "index.docker.io/shop"])
+def test_docker_hub_is_one_registry_by_each_of_its_names(image: str, registry: str) -> None:
+    rule = BY_NAME["image-registry"]
+    path = ("spec", "template", "spec", "containers", 0, "image")
+    made = objects(changed([workload("Deployment", "web", "web")], "Deployment web", (path, image)))
+
+    assert not list(rule.findings(made, rule.configured({"registries": [registry]})))
+    assert list(rule.findings(made, rule.configured({"registries": ["docker.io/other"]})))
+
+
+def faulty(*_: object) -> list[Any]:
+    raise ZeroDivisionError("by zero")
+
+
+@pytest.mark.parametrize("kind", [ResourceRule, StackRule])
+def test_a_rule_that_fails_says_so_of_its_object_and_ends_nothing(kind: type[ResourceRule] | type[StackRule]) -> None:
+    rule = kind(name="a-rule", why="", fix="", kinds=frozenset({"Deployment"}), check=faulty)
+
+    (finding,) = rule.findings(objects([workload("Deployment", "web", "web")]), {})
+
+    assert finding.object.name == "web"
+    assert finding.reason == "a-rule could not be judged: ZeroDivisionError: by zero"
+
+
+@pytest.mark.parametrize(
+    ("title", "path", "value"),
+    [
+        ("Ingress web-canary", ("metadata", "annotations", f"{NGINX}canary-by-header-pattern"), "a{99999999999999}"),
+        ("Ingress web-canary", ("metadata", "annotations", f"{NGINX}canary-by-header-pattern"), "(" * 3000),
+        ("Ingress web-canary", ("metadata", "annotations", f"{NGINX}canary-weight"), "9" * 5000),
+        ("Ingress web-canary", ("metadata", "annotations", f"{NGINX}canary-weight-total"), "9" * 5000),
+        ("PodDisruptionBudget web", ("spec", "minAvailable"), "9" * 5000 + "%"),
+        *(
+            ("ConfigMap web", ("data", "file"), (text * 200_000)[:200_000])
+            for text in ("a.", "eyJ-", "eyJaaaaaaaa.", "SG.", "a://", "a:b@", "password=", "a=b\n", '"a": ', "-", "x")
+        ),
+    ],
+)
+def test_no_value_stops_or_holds_up_the_pack(title: str, path: tuple[str, ...], value: str) -> None:
+    made = objects(changed(valid(), title, (path, value)))
+    begun = time.process_time()
+
+    reasons = [finding.reason for rule in RULES for finding in rule.findings(made, rule.configured({}))]
+
+    assert time.process_time() - begun < 1
+    assert not [reason for reason in reasons if "could not be judged" in reason]
 
 
 def test_an_option_that_a_rule_has_not_is_an_error() -> None:
