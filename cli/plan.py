@@ -11,14 +11,11 @@ import click
 import yaml
 
 from cli import exit_codes, markdown, text
-from cluster.connection import connect
 from cluster.errors import ClusterError
-from cluster.live_cluster import LiveCluster
-from config.loader import ConfigError, Problem, load
+from config.loader import ConfigError, load
 from config.settings import Settings
 from observability.queries import APPLICATION, request_rate
 from rollout.engine_events import SECRET, EventStream, encrypted_values
-from rollout.guards import missing_namespace
 from rollout.plan import (
     Before,
     Outcome,
@@ -33,6 +30,7 @@ from rollout.plan import (
 )
 from rollout.preview import EngineError, Preview, decrypted, preview, selected_stack
 from rollout.prometheus import PrometheusError, instant, shown
+from rollout.update import observed
 from routing.split import Track
 
 _PROGRESS_AFTER_SECONDS: Final = 2.0
@@ -140,14 +138,11 @@ def _under(namespace: str, config: Mapping[str, str]) -> dict[str, str]:
 
 
 def _before(settings: Settings, provider: Mapping[str, str], stream: EventStream, prometheus: str | None) -> Before:
-    missing, refused = "", tuple[Problem, ...]()
     try:
-        cluster = LiveCluster(connect(provider), settings)
-        if not (settings.create_namespace or cluster.has_namespace()):
-            refused = missing_namespace(settings).problems
-        live = cluster.read()
+        found = observed(settings, provider)
+        live, missing, refused = found.live, "", found.problems
     except ClusterError as error:
-        live, missing = state_before(settings, stream.steps), str(error)
+        live, missing, refused = state_before(settings, stream.steps), str(error), ()
     if prometheus is None:
         return Before(live, missing, refused)
     labels = {settings.app_label_of(name, track): name for name in settings.services for track in Track}

@@ -108,11 +108,6 @@ def read(lines: Iterable[str]) -> EventStream:
     )
 
 
-def is_debug(line: str) -> bool:
-    """Tell whether a line of an event log is a debug message, or was cut off."""
-    return not line.endswith("\n") or (json.loads(line).get("diagnosticEvent") or {}).get("severity") == "debug"
-
-
 def kind_and_name(urn: str) -> tuple[str, str]:
     """Return the last part of a URN's type and its name."""
     _, _, qualified_type, name = urn.split("::", 3)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from config.loader import Problem
 from config.settings import Settings
-from routing.split import Split, Track
+from routing.split import Track
 from workload import manifests
 from workload.labels import image_version, object_name, selector
 from workload.live import LiveService
@@ -41,10 +41,10 @@ class Transition:
     warnings: tuple[str, ...] = ()
 
 
-def missing_namespace(settings: Settings) -> RefusedError:
-    """Return the refusal of a namespace that is not there and that the stack does not make."""
+def missing_namespace(settings: Settings) -> Problem:
+    """Return what is wrong with a namespace that is not there and that the stack does not make."""
     create = f"kubectl create namespace {settings.namespace}"
-    return RefusedError([Problem("namespace", settings.namespace, "a namespace that is there", create)])
+    return Problem("namespace", settings.namespace, "a namespace that is there", create)
 
 
 def transitions(settings: Settings, live: Mapping[str, LiveService], stack: str) -> dict[str, Transition]:
@@ -91,8 +91,7 @@ def _warnings(settings: Settings, name: str, live: LiveService) -> Iterator[str]
     declared, router = settings.services[name], settings.router_of_stack()
     if live.unreadable:
         yield f"the route in the cluster cannot be read as a split, so 0 % is assumed: {live.unreadable}"
-    if live.split and declared.stable == "managed":
-        yield from _moves(settings, name, live.split)
+    yield from moves(settings, name, live)
     if declared.drain_seconds < router.sync_seconds:
         yield (
             f"drainSeconds is {declared.drain_seconds}, but router {router.name} may send requests to a pod for "
@@ -113,15 +112,18 @@ def _warnings(settings: Settings, name: str, live: LiveService) -> Iterator[str]
         yield f"weight 0 does not evict clients with {', '.join(kept)} (docs/reference.md, Who stays on which track)"
 
 
-def _moves(settings: Settings, name: str, live: Split) -> Iterator[str]:
-    declared = settings.split_of(name)
-    if declared.match != live.match:
-        old, new = (f"{match.host}{match.path} ({match.path_type})" for match in (live.match, declared.match))
+def moves(settings: Settings, name: str, live: LiveService) -> Iterator[str]:
+    """Yield, in words, where the route of a service goes if it does not stay: requests to the old one will fail."""
+    if live.split is None or settings.services[name].stable == "existing":
+        return
+    declared, found = settings.split_of(name), live.split
+    if declared.match != found.match:
+        old, new = (f"{match.host}{match.path} ({match.path_type})" for match in (found.match, declared.match))
         yield f"the route moves from {old} to {new}: requests to the old one will fail"
-    if declared.ingress_class != live.ingress_class:
+    if declared.ingress_class != found.ingress_class:
         yield (
-            f"the route moves from ingress class {live.ingress_class} to {declared.ingress_class}: requests to the old "
-            "one's controller will fail"
+            f"the route moves from ingress class {found.ingress_class} to {declared.ingress_class}: requests to the "
+            "old one's controller will fail"
         )
 
 

@@ -16,10 +16,10 @@ from pydantic.alias_generators import to_camel
 from config.loader import Problem
 from config.settings import Settings
 from rollout.engine_events import COMPONENT, SECRET, STACK, EventStream, Step, kind_and_name
-from rollout.guards import RefusedError, transitions
+from rollout.guards import RefusedError, moves, transitions
 from routing.registry import ROUTERS
 from routing.router import Manifest, Router, UnreadableRouteError
-from routing.split import TOTAL_WEIGHT, Split, Track
+from routing.split import TOTAL_WEIGHT, Track
 from workload.labels import object_name
 from workload.live import LiveService, Objects, live_service
 from workload.stickiness import kept_at_weight_0
@@ -363,7 +363,7 @@ def _change(settings: Settings, name: str, live: LiveService, weight: Weight, ow
     declared = settings.services[name]
     if live.stable is None and live.split is None:
         return "first deploy"
-    if declared.stable == "managed" and live.split and _moves(settings, name, live.split):
+    if any(moves(settings, name, live)):
         return "route"
     if live.stable and declared.image not in (None, live.stable.image, *live.canary_images):
         return "stable image"
@@ -395,11 +395,6 @@ def _track(settings: Settings, name: str, track: Track, live: LiveService, own: 
 def _replicas(deployment: Manifest | None) -> int | None:
     found = ((deployment or {}).get("spec") or {}).get("replicas")
     return int(found) if isinstance(found, int | float) else None
-
-
-def _moves(settings: Settings, name: str, live: Split) -> bool:
-    declared = settings.split_of(name)
-    return (declared.match, declared.ingress_class) != (live.match, live.ingress_class)
 
 
 def _moved(tracks: Mapping[Track, TrackPlan], change: Change, weight: Weight) -> int:

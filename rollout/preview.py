@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from rollout.engine_events import EventStream, is_debug, read
+from rollout.engine_events import EventStream, read
 
 _LOOK_SECONDS: Final = 0.1
 _GRACE_SECONDS: Final = 10.0
@@ -60,8 +60,7 @@ def preview(
         # The digest of `--json` leaves out what policies say; the event log, as the Automation API reads it, does not.
         command = ["preview", "--event-log", str(log), *options]
         code, _, errors = _pulumi(folder, command, lambda: tick(_compared(log)), PULUMI_DEBUG_COMMANDS="true")
-        # That switch also turns on messages of the SDK, in which there are whole outputs.
-        stream = read(line for line in log.read_text(encoding="utf-8").splitlines(keepends=True) if not is_debug(line))
+        stream = read(log.read_text(encoding="utf-8").splitlines(keepends=True))
     if stream.config is None:
         message = errors.strip().removeprefix("error: ") or f"`pulumi preview` ended with exit code {code}"
         raise EngineError(message, usage=code in _USAGE_CODES or message.startswith(_MISTAKES))

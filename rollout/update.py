@@ -6,9 +6,30 @@ from dataclasses import dataclass
 
 from cluster.connection import connect
 from cluster.live_cluster import LiveCluster
+from config.loader import Problem
 from config.settings import Settings
-from rollout.guards import Transition, missing_namespace, transitions
+from rollout.guards import RefusedError, Transition, missing_namespace, transitions
 from workload.live import LiveService
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """A cluster as it is before an update; `problems` keep any update of the stack from it."""
+
+    cluster: LiveCluster
+    live: Mapping[str, LiveService]
+    problems: tuple[Problem, ...] = ()
+
+
+def observed(settings: Settings, provider: Mapping[str, str]) -> Observed:
+    """Look at the cluster that the Kubernetes provider's configuration leads to.
+
+    Raises:
+        ClusterError: it cannot be asked.
+    """
+    cluster = LiveCluster(connect(provider), settings)
+    there = settings.create_namespace or cluster.has_namespace()
+    return Observed(cluster, cluster.read(), () if there else (missing_namespace(settings),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +54,10 @@ class Update:
             ClusterError: the cluster cannot be asked.
             RefusedError: the update would lose requests or surprise users.
         """
-        cluster = LiveCluster(connect(provider), settings)
-        if not (settings.create_namespace or cluster.has_namespace()):
-            raise missing_namespace(settings)
-        live = cluster.read()
-        return Update(settings, cluster, live, transitions(settings, live, stack))
+        found = observed(settings, provider)
+        if found.problems:
+            raise RefusedError(found.problems)
+        return Update(settings, found.cluster, found.live, transitions(settings, found.live, stack))
 
     @staticmethod
     def unchecked(settings: Settings) -> "Update":

@@ -249,9 +249,9 @@ def _pod(settings: Settings, name: str, track: Track) -> Manifest:
         "containers": [container],
         "securityContext": deepcopy(RESTRICTED_POD),
         "terminationGracePeriodSeconds": service.drain_seconds + GRACE_AFTER_DRAIN_SECONDS,
-        # A pod that names no account has no business with the API server.
         # Always said: removed, it would be filled in again from the deprecated `serviceAccount` beside it.
         "serviceAccountName": service.service_account_name or "default",
+        # A pod that names no account has no business with the API server.
         "automountServiceAccountToken": service.service_account_name is not None,
     }
     if service.image_pull_secrets:

@@ -1,6 +1,7 @@
 """What a rule is, and what it says when an object breaks it."""
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -46,7 +47,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
+class Rule(ABC):
     """What every rule has.
 
     `why` is one line, `fix` is what to do about any finding. `kinds` are the kinds of objects that it reads.
@@ -89,9 +90,9 @@ class Rule:
         if schema.get("format") == "regex" and isinstance(value, str) and (wrong := not_a_pattern(value)):
             raise UnusableOptionError(f"{self.name}: {option}: {value!r} is no regular expression of Python: {wrong}")
 
+    @abstractmethod
     def findings(self, objects: Sequence[Object], config: Config) -> Iterator[Finding]:
         """Return what is wrong with these objects: one finding for each that breaks the rule, with all reasons."""
-        raise NotImplementedError
 
     def message(self, finding: Finding) -> str:
         """Return a finding as one line that names object, reason and fix."""

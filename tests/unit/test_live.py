@@ -91,6 +91,14 @@ class TestReading:
         assert live.selector == live.stable.selector == selector(NAME, Track.STABLE)
         assert live.port == LivePort(8080, "", 8080)
 
+    def test_a_canary_whose_stable_route_was_deleted_still_says_its_weight(self) -> None:
+        _, canary = routes("70")
+
+        live = read(deployments=[applied(pods(track)) for track in Track], found=[canary])
+
+        assert live.weight == 70
+        assert live.unreadable == ""
+
     def test_an_empty_namespace_has_nothing(self) -> None:
         live = live_service(settings(), NAME, Objects({}, {}))
 

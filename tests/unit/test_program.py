@@ -100,9 +100,9 @@ class EmptyCluster:
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
     recorder = Recorder()
-    monkeypatch.setattr("cluster.connection.connect", lambda _: None)
+    monkeypatch.setattr("rollout.update.connect", lambda _: None)
     EmptyCluster.waited_for, EmptyCluster.lowered, EmptyCluster.live = [], [], {}
-    monkeypatch.setattr("cluster.live_cluster.LiveCluster", EmptyCluster)
+    monkeypatch.setattr("rollout.update.LiveCluster", EmptyCluster)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     pulumi.runtime.set_mocks(recorder, project="macromind", stack="test", preview=False)
