@@ -102,6 +102,7 @@ def _demonstrate(console: Console, sandbox: Sandbox, folder: Path) -> int:
         "Your turn: make shell",
         style="green",
         highlight=False,
+        soft_wrap=True,
     )
     return 0
 
