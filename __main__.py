@@ -6,6 +6,7 @@ from pulumi.runtime.config import CONFIG, is_config_secret
 from cluster.errors import ClusterError
 from components.canary_service import CanaryService, CanaryServiceArgs
 from components.kubernetes_object import KubernetesObject, annotated
+from components.monitoring import Monitoring
 from config.loader import ConfigError, load
 from rollout.guards import RefusedError
 from rollout.update import Update
@@ -33,6 +34,7 @@ def main() -> None:
             settings, project, secret, update.cluster, update.live[name], raises=change.raises, lowers=lowers
         )
         services[name] = CanaryService(name, args, after=before)
+    Monitoring.where_asked_for(settings, project, update.cluster, before)
     pulumi.export("host", settings.host)
     pulumi.export("namespace", settings.namespace)
     pulumi.export("router", settings.router)

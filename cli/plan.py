@@ -14,7 +14,7 @@ from cli import exit_codes, markdown, text
 from cluster.errors import ClusterError
 from config.loader import ConfigError, load
 from config.settings import Settings
-from observability.queries import APPLICATION, request_rate
+from observability.queries import APPLICATION, SERVICE, request_rate
 from rollout.engine_events import SECRET, EventStream, encrypted_values
 from rollout.plan import (
     Before,
@@ -150,7 +150,7 @@ def _before(settings: Settings, provider: Mapping[str, str], stream: EventStream
     rates: dict[str, float] = {}
     try:
         query = request_rate(APPLICATION, settings.namespace, sorted(labels))
-        for label, rate in instant(prometheus, query, APPLICATION.service).items():
+        for label, rate in instant(prometheus, query, SERVICE).items():
             rates[labels[label]] = rates.get(labels[label], 0.0) + rate
     except PrometheusError as error:
         return Before(

@@ -12,6 +12,7 @@ import httpx2
 from lightkube import ApiError, Client
 from lightkube.core.exceptions import ConfigError
 from lightkube.core.resource_registry import resource_registry
+from lightkube.generic_resource import create_namespaced_resource
 from lightkube.resources.apps_v1 import Deployment, ReplicaSet
 from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
 from lightkube.resources.core_v1 import Namespace, Pod, Service
@@ -44,6 +45,12 @@ _NOT_FOUND: Final = 404
 
 _SERVICE_NAME: Final = "kubernetes.io/service-name"
 """The label by which an EndpointSlice names its Service (discovery/v1)."""
+
+# Of the Prometheus operator; lightkube knows Kubernetes' own kinds.
+_OPERATOR: Final = ("monitoring.coreos.com", "v1")
+_POD_MONITOR: Final = create_namespaced_resource(*_OPERATOR, "PodMonitor", "podmonitors")
+_PROMETHEUS_RULE: Final = create_namespaced_resource(*_OPERATOR, "PrometheusRule", "prometheusrules")
+_MONITORING_KINDS: Final = (_POD_MONITOR, _PROMETHEUS_RULE)
 
 Found = TypeVar("Found")
 
@@ -117,6 +124,14 @@ class LiveCluster:
         live = {name: live_service(self._settings, name, objects) for name in self._settings.services}
         return {name: replace(found, strands=self._strands(name, found)) for name, found in live.items()}
 
+    def knows_monitoring(self) -> bool:
+        """Tell whether there are the kinds of the Prometheus operator that the stack uses; asked once.
+
+        Raises:
+            ClusterError: the API server cannot be asked.
+        """
+        return self._knows_monitoring
+
     def has_namespace(self) -> bool:
         """Tell whether the namespace is there; who may not ask takes it for granted.
 
@@ -155,12 +170,16 @@ class LiveCluster:
         return Drift(text, found["metadata"]["resourceVersion"])
 
     def lost(self, manifest: Manifest) -> bool:
-        """Tell whether a Service, Deployment or route is missing although another object of its track is there."""
+        """Tell whether a Service, Deployment or route is missing although another object of its track is there.
+
+        So too for the objects that watch a stack's services.
+        """
         kind, name = _key(manifest)
         routed = {kind for _, kind in self._route_kinds}
         track = manifest["metadata"]["labels"].get("app.kubernetes.io/instance")
         siblings = any(other == track for _, other in self._objects)
-        return kind in {"Deployment", "Service", *routed} and (kind, name) not in self._objects and siblings
+        kept = {"Deployment", "Service", *routed, *(kind.__name__ for kind in _MONITORING_KINDS)}
+        return kind in kept and (kind, name) not in self._objects and siblings
 
     def restore(self, manifest: Manifest, *, keep_replicas: bool = False, dry_run: bool = False) -> Manifest | None:
         """Apply an object as it is declared, as the engine would; return it when that changed anything.
@@ -346,13 +365,31 @@ class LiveCluster:
             map(_is_ready, self._list(Pod, declared))
         )
 
+    @cached_property
+    def _knows_monitoring(self) -> bool:
+        group, version = _OPERATOR
+
+        def served() -> set[str]:
+            # lightkube has no call for it. Everybody may ask (ClusterRole system:discovery), and unlike a list of
+            # objects it does not answer "forbidden" where there is no such kind.
+            answer = self._client._client._client.get(f"/apis/{group}/{version}")  # noqa: SLF001 - see above
+            if answer.status_code == _NOT_FOUND:
+                return set()
+            answer.raise_for_status()
+            return {resource["kind"] for resource in answer.json()["resources"]}
+
+        return {kind.__name__ for kind in _MONITORING_KINDS} <= self._asked(served)
+
     def _optional_kinds(self) -> list[Any]:
         services = self._settings.services.values()
+        watched = self._settings.monitoring.enabled and self._knows_monitoring
         return [
             kind
             for kind, asked_for in (
                 (HorizontalPodAutoscaler, any(service.autoscaling for service in services)),
                 (PodDisruptionBudget, any(service.disruption_budget for service in services)),
+                (_PROMETHEUS_RULE, watched),
+                (_POD_MONITOR, watched and self._settings.monitoring.source == "application"),
             )
             if asked_for
         ]

@@ -1,17 +1,16 @@
 """One service as stable and canary, and the route that shares its requests between them."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any
 
 import pulumi
 
-from cluster.errors import ClusterError
 from cluster.live_cluster import LiveCluster
-from components.kubernetes_object import KubernetesObject, annotated
+from components.kubernetes_component import KubernetesComponent
+from components.kubernetes_object import KubernetesObject
 from config.settings import Settings
 from routing.router import Manifest
 from routing.split import TOTAL_WEIGHT, Track
@@ -19,11 +18,6 @@ from workload.labels import object_name
 from workload.live import LiveService
 from workload.manifests import autoscaler, configurations, deployment, disruption_budget, labels_of, service
 from workload.stickiness import kept_at_weight_0
-
-Acted = TypeVar("Acted")
-
-# Waits sleep most of their time; the engine itself works on few objects at once (4 per processor).
-_WAITS: Final = ThreadPoolExecutor(max_workers=32, thread_name_prefix="wait")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +40,7 @@ class CanaryServiceArgs:
     lowers: bool = False
 
 
-class CanaryService(pulumi.ComponentResource):
+class CanaryService(KubernetesComponent):
     """Stable and canary Deployment and Service, and the objects of the router.
 
     Created in the order Service, configuration, Deployment, route. A Deployment that was changed is waited for until
@@ -69,12 +63,11 @@ class CanaryService(pulumi.ComponentResource):
         opts: pulumi.ResourceOptions | None = None,
         after: Sequence[pulumi.Resource] = (),
     ) -> None:
-        super().__init__("canary:index:CanaryService", name, None, opts)
+        super().__init__("CanaryService", name, args.cluster, opts)
         self._name = name
         self._args = args
         self._settings = args.settings
         self._after = after
-        self._waits: list[pulumi.Output[Any]] = []
         tracks = {track: self._workload(track) for track in self._settings.tracks_of(name)}
         self._route(tracks)
         self.state = _state(self._settings, name)
@@ -160,37 +153,7 @@ class CanaryService(pulumi.ComponentResource):
             pods = [resource for resources, _ in used for resource in resources]
             previous.append(self._object(manifest, [*pods, *previous], waits=waits))
 
-    def _object(
-        self,
-        manifest: Manifest,
-        depends_on: Sequence[pulumi.Resource],
-        waits: Sequence[pulumi.Output[None]] = (),
-        ignore_changes: Sequence[str] = (),
-        *,
-        retain_on_delete: bool = False,
-    ) -> KubernetesObject:
-        manifest = annotated(manifest)
-        cluster = self._args.cluster
-        if cluster and cluster.lost(manifest):
-            # The provider cannot update what is not there, and the engine does not create what its state has.
-            if pulumi.runtime.is_dry_run():
-                ignore_changes = [*ignore_changes, "metadata", "spec"]
-            else:
-                waits = [self._bring_back(manifest, pulumi.Output.all(*waits))]
-        made = KubernetesObject(
-            _after(self._hidden(manifest), waits),
-            pulumi.ResourceOptions(
-                parent=self,
-                depends_on=list(depends_on),
-                ignore_changes=list(ignore_changes),
-                retain_on_delete=retain_on_delete,
-            ),
-        )
-        self._put_right(manifest, made, scaled="spec.replicas" in ignore_changes)
-        return made
-
     def _hidden(self, manifest: Manifest) -> Manifest:
-        """Mark what must show neither in previews nor in the state."""
         if manifest["kind"] == "Secret":
             return manifest | {"data": pulumi.Output.secret(manifest["data"])}
         if manifest["kind"] == "ConfigMap" and self._args.secret:
@@ -200,61 +163,6 @@ class CanaryService(pulumi.ComponentResource):
             hidden = template | {"spec": pulumi.Output.secret(template["spec"])}
             return manifest | {"spec": manifest["spec"] | {"template": hidden}}
         return manifest
-
-    def _put_right(self, manifest: Manifest, made: KubernetesObject, *, scaled: bool) -> None:
-        """Apply an object again that others have changed: the engine compares with its state and does not see it."""
-        cluster = self._args.cluster
-        drift = cluster.drift(manifest, keep_replicas=scaled) if cluster else None
-        if not cluster or not drift:
-            return
-        preview = pulumi.runtime.is_dry_run()
-        text = f"{manifest['kind']} {manifest['metadata']['name']} {drift.text}"
-        text += ": `pulumi up` applies what is declared" if preview else ": put back as declared"
-        loop = asyncio.get_running_loop()
-
-        def restore(metadata: Manifest) -> Manifest:
-            if preview and not drift.left_by_engine(metadata):
-                return metadata
-            restored = cluster.restore(manifest, keep_replicas=scaled, dry_run=preview)
-            if restored:
-                loop.call_soon_threadsafe(pulumi.log.warn, text, made)
-            return restored["metadata"] if restored else metadata
-
-        # What waits for this object waits for that too.
-        made.metadata = self._in_thread(made.metadata, restore)
-
-    def _bring_back(self, manifest: Manifest, after: pulumi.Output[Any]) -> pulumi.Output[None]:
-        """Make an object that something else has deleted."""
-        loop = asyncio.get_running_loop()
-
-        def make(_: object) -> None:
-            if self._args.cluster and self._args.cluster.restore(manifest):
-                text = f"{manifest['kind']} {manifest['metadata']['name']} was missing: put back as declared"
-                loop.call_soon_threadsafe(pulumi.log.warn, text, self)
-
-        return self._in_thread(after, make)
-
-    def _in_thread(self, value: pulumi.Output[Any], act: Callable[[Any], Acted]) -> pulumi.Output[Acted]:
-        """Return what comes of acting upon a value in a thread, once it is known."""
-
-        async def acted(known: object) -> Acted:
-            try:
-                return await asyncio.get_running_loop().run_in_executor(_WAITS, act, known)
-            except ClusterError as error:
-                # RunError ends the program with its message alone, without a traceback.
-                raise pulumi.RunError(str(error)) from None
-
-        done: pulumi.Output[Acted] = value.apply(acted)
-        self._waits.append(done)
-        return done
-
-
-def _after(manifest: Manifest, waits: Sequence[pulumi.Output[None]]) -> Manifest:
-    """Hold a manifest back until all waits are over."""
-    if not waits:
-        return manifest
-    spec = manifest["spec"]
-    return manifest | {"spec": pulumi.Output.all(*waits).apply(lambda _: spec)}
 
 
 def _state(settings: Settings, name: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ both. A field without an example is no scalar, so no single command sets it. No 
 import math
 import re
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias, get_args
 
 from pydantic import (
     AfterValidator,
@@ -37,6 +37,9 @@ from routing.split import (
     Split,
     Track,
 )
+
+SourceName: TypeAlias = Literal["application", "nginx", "traefik", "istio", "linkerd", "envoy", "consul"]
+"""Who counts requests; `observability.queries.SOURCES` has the metrics of each."""
 
 DNS_LABEL: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 """RFC 1123 label, which names a namespace."""
@@ -140,6 +143,15 @@ def _mount_path(value: str) -> str:
     return _path(value)
 
 
+def _number(value: object) -> object:
+    """Take what `pulumi config set` stores, digits with or without a decimal point, for the number it is."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value, re.ASCII):
+        return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    raise ValueError("not a number")
+
+
 def _pods_or_percent(value: object) -> object:
     if isinstance(value, str) and re.fullmatch(r"(100|[1-9][0-9]?)%", value, re.ASCII):
         return value
@@ -182,6 +194,7 @@ def _template_patch(value: dict[str, Any]) -> dict[str, Any]:
 
 
 WholeNumber = Annotated[int, BeforeValidator(_whole_number)]
+Number = Annotated[float, BeforeValidator(_number)]
 Text = Annotated[str, BeforeValidator(_text)]
 Image = Annotated[str, StringConstraints(pattern=IMAGE)]
 Weight = Annotated[WholeNumber, Field(ge=0, le=TOTAL_WEIGHT)]
@@ -425,6 +438,41 @@ class ServiceSettings(Model):
         return image
 
 
+class GateSettings(Model):
+    """When a canary is worse than stable; alerts and the driver's gates have these limits in common.
+
+    Percent of requests and percent points, except where a field says otherwise.
+    """
+
+    error_rate_difference: Annotated[Number, Field(gt=0, lt=100)] = Field(
+        5.0,
+        description="percent points, above 0 and below 100, by which more of the canary's requests may fail than of "
+        "stable's",
+        examples=["5"],
+    )
+    latency_ratio: Annotated[Number, Field(ge=1, le=100)] = Field(
+        1.5,
+        description="a number from 1 to 100: how many times stable's 95th percentile the canary's may be",
+        examples=["1.5"],
+    )
+    latency_difference_milliseconds: Annotated[WholeNumber, Field(ge=0, le=INT32)] = Field(
+        25,
+        description="a whole number of milliseconds by which the canary's 95th percentile may be above stable's, "
+        "whatever the ratio",
+        examples=["25"],
+    )
+    weight_difference: Annotated[Number, Field(gt=0, lt=100)] = Field(
+        5.0,
+        description="percent points, above 0 and below 100, between the declared weight and the measured share",
+        examples=["5"],
+    )
+    min_requests: Annotated[WholeNumber, Field(ge=1, le=INT32)] = Field(
+        100,
+        description="a whole number of requests, at least 1, that a track has to have answered before it is judged",
+        examples=["100"],
+    )
+
+
 class RolloutSettings(Model):
     """What an update may do to running traffic."""
 
@@ -432,6 +480,44 @@ class RolloutSettings(Model):
         50,
         description=f"a whole number of percent points from 1 to {TOTAL_WEIGHT} by which one update may raise a weight",
         examples=["50"],
+    )
+    gates: GateSettings = Field(GateSettings(), description="limits for a canary beside stable")
+
+
+class MonitoringSettings(Model):
+    """What is deployed to watch the services."""
+
+    enabled: Annotated[bool, BeforeValidator(_flag)] = Field(
+        default=True, description="true or false", examples=["true"]
+    )
+    source: SourceName = Field(
+        "application", description="one of " + ", ".join(get_args(SourceName)), examples=["application"]
+    )
+    metrics_port: Annotated[str, StringConstraints(pattern=PORT_NAME, max_length=15)] = Field(
+        "http", description="the name of a container port, at most 15 characters", examples=["http"]
+    )
+    metrics_path: Annotated[str, StringConstraints(pattern=PROBE_PATH)] = Field(
+        "/metrics", description="an HTTP path that starts with /", examples=["/metrics"]
+    )
+    labels: dict[QualifiedName, LabelValue] = Field({}, description="a map from label to value")
+    dashboard_labels: dict[QualifiedName, LabelValue] = Field(
+        {"grafana_dashboard": "1"}, description="a map from label to value"
+    )
+    dashboard_title: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = Field(
+        None, description="a title of 1 to 200 characters", examples=["My services"]
+    )
+    objective: Annotated[Number, Field(ge=50, lt=100)] = Field(
+        99.9,
+        description="percent of a service's requests that are to succeed, from 50 to below 100",
+        examples=["99.9"],
+    )
+    canary_max_age_hours: Annotated[WholeNumber, Field(ge=1, le=8760)] = Field(
+        24, description="a whole number of hours from 1 to 8760", examples=["24"]
+    )
+    runbook_url: Annotated[str, StringConstraints(pattern=r"^[!-~]+$", max_length=2000)] = Field(
+        "docs/runbook.md",
+        description="where docs/runbook.md can be read, as a URL without #",
+        examples=["https://wiki.example/runbook"],
     )
 
 
@@ -455,7 +541,8 @@ class Settings(Model):
         None, description="the name of a TLS Secret for the host", examples=["macromind-tls"]
     )
     canary_weight: Weight = Field(0, description=WEIGHT_RULE, examples=["20"])
-    rollout: RolloutSettings = Field(RolloutSettings(), description="maxStep")
+    rollout: RolloutSettings = Field(RolloutSettings(), description="maxStep and gates")
+    monitoring: MonitoringSettings = Field(MonitoringSettings(), description="what is deployed to watch the services")
     services: dict[ServiceName, ServiceSettings] = Field(
         min_length=1,
         description=f"a map from service name (a lower-case letter, then letters, digits and '-', at most "

@@ -30,7 +30,8 @@ EXIT_INTERRUPTED: Final = 130
 DESCRIPTION: Final = """\
 Starts a local cluster of its own, deploys the three services of stack dev, and takes their canaries from
 5 to 20, 50 and 100 percent and to promotion, each step by `pulumi config set canaryWeight N && pulumi up`,
-while requests run. Ends with build/demo.json. The checkout and a sandbox that is up stay as they are.
+while requests run. At 50 percent one canary is ordered to answer errors until the alert for that fires; it is
+promoted once the alert has ended. Ends with build/demo.json. The checkout and a sandbox that is up stay as they are.
 
 exit codes: 0 done, 1 usage, 4 toolchain, engine or cluster failed, 6 a request failed or a share is off"""
 
@@ -97,9 +98,9 @@ def _demonstrate(console: Console, sandbox: Sandbox, folder: Path) -> int:
         REPORT.parent.mkdir(exist_ok=True)
         REPORT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     shown = REPORT.relative_to(CHECKOUT)
+    failed = f"{report['failed']} failed, {report['ordered_errors']} errors by order apart"
     console.print(
-        f"promoted; {report['requests']:,} requests, {report['failed']} failed (numbers in {shown}). "
-        "Your turn: make shell",
+        f"promoted; {report['requests']:,} requests, {failed} (numbers in {shown}). Your turn: make shell",
         style="green",
         highlight=False,
         soft_wrap=True,

@@ -13,12 +13,14 @@ from cluster.live_cluster import LiveCluster
 from config.settings import Settings
 from routing.router import UnreadableRouteError
 from routing.split import TOTAL_WEIGHT, Track
+from sandbox.alerts import firing
 from sandbox.lifecycle import Sandbox
 from sandbox.routes_in_force import canary_weight, reloads
 from sandbox.traffic import Tally, Traffic
 
 SETTLE_SECONDS: Final = 30.0
 MEASURE_SECONDS: Final = 60.0
+ALERT_SECONDS: Final = 180.0
 ATTEMPTS: Final = 5
 _POLL_SECONDS: Final = 0.05
 
@@ -31,15 +33,17 @@ class MeasurementError(Exception):
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where to ask: the API server and the proxy's own interface."""
+    """Where to ask: the API server, the proxy's own interface and Prometheus."""
 
     client: Client
     proxy_admin_url: str
+    prometheus_url: str
 
     @staticmethod
     def of(sandbox: Sandbox) -> "Cluster":
         """Return the sandbox's."""
-        return Cluster(Client(KubeConfig.from_file(sandbox.kubeconfig).get(), trust_env=False), sandbox.proxy_admin_url)
+        client = Client(KubeConfig.from_file(sandbox.kubeconfig).get(), trust_env=False)
+        return Cluster(client, sandbox.proxy_admin_url, sandbox.prometheus_url)
 
 
 def settle(cluster: Cluster, settings: Settings, service: str) -> int:
@@ -83,6 +87,25 @@ def measure(cluster: Cluster, traffic: Traffic, requests: int) -> dict[str, Tall
                 f"{requests} requests did not end within {MEASURE_SECONDS:.0f} s: {error}"
             ) from error
     raise MeasurementError(f"the proxy took over another configuration during each of {ATTEMPTS} counts")
+
+
+def await_alert(cluster: Cluster, name: str, service: str, *, fires: bool) -> None:
+    """Wait until an alert fires for a service, or does not any more.
+
+    Raises:
+        MeasurementError: it did not come to that.
+    """
+
+    def look() -> bool | None:
+        try:
+            alerts = firing(cluster.prometheus_url)
+        except OSError:
+            return None
+        return any((alert["alertname"], alert.get("app")) == (name, service) for alert in alerts)
+
+    if wait_for(look, lambda seen: seen is fires, ALERT_SECONDS) is not fires:
+        wanted = "fire" if fires else "end"
+        raise MeasurementError(f"{service}: alert {name} did not {wanted} within {ALERT_SECONDS:.0f} s")
 
 
 def check_share(service: str, weight: int, tally: Tally, *, drawn: bool = False) -> None:

@@ -1,11 +1,15 @@
 """A whole canary rollout by changing configuration and running `pulumi up`, each share measured."""
 
+import contextlib
+import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Protocol
 
+from lightkube.resources.core_v1 import Pod
 from lightkube.resources.networking_v1 import Ingress
 
-from demo.measurement import Cluster, MeasurementError, check_share, measure, settle
+from demo.measurement import Cluster, MeasurementError, await_alert, check_share, measure, settle
 from demo.stack import StackCopy
 from routing.nginx import WEIGHT
 from routing.split import Track
@@ -15,6 +19,8 @@ from workload.labels import object_name
 STEPS: Final = (5, 20, 50, 100)
 DISTURBED_AT: Final = 50
 ANNOTATED: Final = 70
+ERROR_RATE: Final = 0.3
+ALERT: Final = "CanaryErrorRatioHigh"
 
 # Two full rounds of any whole percentage, so that a deterministic split comes out exact.
 REQUESTS_PER_SHARE: Final = 200
@@ -30,6 +36,16 @@ class Shift:
     requests: int
     canary_requests: int
     up_seconds: float
+
+
+@dataclass(slots=True)
+class Alert:
+    """The alert for a canary with errors: seconds from the order until it fired, and from its end until it ended."""
+
+    service: str
+    name: str
+    fired_after: float
+    ended_after: float | None = None
 
 
 @dataclass(slots=True)
@@ -63,13 +79,15 @@ class Rollout:
     view: View
     rows: dict[str, Row]
     shifts: list[Shift] = field(default_factory=list)
+    alert: Alert | None = None
     promoted: bool = False
+    _errors_ended: float = 0.0
 
     def run(self) -> None:
         """Shift step by step and promote.
 
         Raises:
-            MeasurementError: a share is off, or something did not settle.
+            MeasurementError: a share is off, something did not settle, or an alert did not fire or end.
             StackError: the engine failed.
         """
         for weight in STEPS:
@@ -77,7 +95,9 @@ class Rollout:
             self.view.phase(f"pulumi config set canaryWeight {weight} && pulumi up")
             self._observe(self.stack.up())
             if weight == DISTURBED_AT:
-                self._disturb()
+                with self._failing_canary():
+                    self._disturb()
+        self._await_end_of_alert()
         self._promote()
 
     def check_failures(self) -> None:
@@ -97,7 +117,9 @@ class Rollout:
         return {
             "requests": sum(tally.requests for tally in totals),
             "failed": sum(tally.failed for tally in totals),
+            "ordered_errors": sum(tally.ordered_errors for tally in totals),
             "shifts": [asdict(shift) for shift in self.shifts],
+            "alert": asdict(self.alert) if self.alert else None,
             "promoted": self.promoted,
         }
 
@@ -111,6 +133,39 @@ class Rollout:
         client.delete(Ingress, object_name(second, Track.CANARY), namespace=namespace)
         self.view.phase("pulumi up: puts back what is declared")
         self._observe(self.stack.up(), shift=False)
+
+    @contextlib.contextmanager
+    def _failing_canary(self) -> Iterator[None]:
+        """Have one canary answer errors meanwhile, and until Prometheus has noticed."""
+        *_, service = self.rows
+        self.view.phase(f"by order: {ERROR_RATE:.0%} of what the canary of {service} answers are errors")
+        began = time.monotonic()
+        self._order(service, str(ERROR_RATE))
+        yield
+        self.view.phase(f"waiting for alert {ALERT} of {service}")
+        await_alert(self.cluster, ALERT, service, fires=True)
+        self.alert = Alert(service, ALERT, round(time.monotonic() - began, 1))
+        self._order(service, None)
+        self._errors_ended = time.monotonic()
+        self.view.phase(f"alert {ALERT} fires for {service}, {self.alert.fired_after:.0f} s after its first error")
+
+    def _await_end_of_alert(self) -> None:
+        assert self.alert is not None  # noqa: S101  it has fired, or this is not reached
+        self.view.phase(f"waiting for the end of alert {ALERT}, whose window is a minute long")
+        await_alert(self.cluster, ALERT, self.alert.service, fires=False)
+        self.alert.ended_after = round(time.monotonic() - self._errors_ended, 1)
+
+    def _order(self, service: str, error_rate: str | None) -> None:
+        """Order the pods of a canary to answer errors, or to stop that."""
+        settings, client = self.stack.settings(), self.cluster.client
+        annotations = {"metadata": {"annotations": {"sandbox/error-rate": error_rate}}}
+        pods = client.list(
+            Pod,
+            namespace=settings.namespace,
+            labels={"app": settings.app_label_of(service, Track.CANARY), "version": Track.CANARY.value},
+        )
+        for pod in pods:
+            client.patch(Pod, (pod.metadata and pod.metadata.name) or "", annotations, namespace=settings.namespace)
 
     def _promote(self) -> None:
         settings = self.stack.settings()

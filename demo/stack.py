@@ -28,6 +28,7 @@ _PROGRAM = (
     "cluster",
     "components",
     "config",
+    "observability",
     "pyproject.toml",
     "rollout",
     "routing",

@@ -95,6 +95,7 @@ def _json(sandbox: Sandbox | None) -> str:
             "kubeconfig": str(sandbox.kubeconfig),
             "proxy_url": sandbox.proxy_url,
             "proxy_admin_url": sandbox.proxy_admin_url,
+            "prometheus_url": sandbox.prometheus_url,
         }
     return json.dumps(status, indent=2) + "\n"
 
@@ -111,6 +112,7 @@ def _description(sandbox: Sandbox) -> str:
     return (
         f"  proxy        {sandbox.proxy_url}\n"
         f"  proxy admin  {sandbox.proxy_admin_url}/dashboard/\n"
+        f"  Prometheus   {sandbox.prometheus_url}\n"
         f"  kubeconfig   {sandbox.kubeconfig}\n"
         f"Enter it with `{shell}`, end it with `{down}`.\n"
     )

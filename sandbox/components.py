@@ -1,28 +1,33 @@
 """Everything that runs in a sandbox, as PID 1 of its PID namespace starts it and keeps it running."""
 
 import asyncio
+import logging
 import os
 import socket
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from sandbox.control_plane import ControlPlane
 from sandbox.errors import SandboxError
 from sandbox.forwarder import forward
 from sandbox.processes import Processes, log_tail
+from sandbox.prometheus import Prometheus
+from sandbox.prometheus_operator import PrometheusOperator
 from sandbox.proxy import Proxy
 from sandbox.state import StateFolder
 
+_log = logging.getLogger(__name__)
+
+_FORWARDED = ("api", "proxy-admin", "prometheus")
 _START_TIMEOUT_SECONDS = 90
 _RESTART_DELAY_SECONDS = 1.0
 
 
 class Components:
-    """The control plane, the kubelet, the proxy, and the forwarders that lead to them.
+    """The control plane, the kubelet, the proxy, Prometheus, and the forwarders that lead to them.
 
-    `listeners` are sockets of the host's: `api` and `proxy-admin` are forwarded, `proxy` is handed to the proxy.
+    `listeners` are sockets of the host's: `proxy` is handed to the proxy, the others are forwarded.
     """
 
     def __init__(
@@ -31,9 +36,12 @@ class Components:
         self._state = state
         self._listeners = listeners
         self._processes = Processes()
-        api_port, admin_port = (listeners[name].getsockname()[1] for name in ("api", "proxy-admin"))
+        api_port, admin_port, prometheus_port = (listeners[name].getsockname()[1] for name in _FORWARDED)
         self._control_plane = ControlPlane(state, toolchain, api_port, self._processes)
         self._proxy = Proxy(state, toolchain["traefik"], listeners["proxy"], admin_port, self._processes)
+        self._prometheus = Prometheus(state, toolchain["prometheus"], prometheus_port, admin_port, self._processes)
+        self._operator = PrometheusOperator(state, toolchain["promtool"], self._prometheus, self._processes)
+        self._awaited = {"traefik", "prometheus"}
         self._running: dict[str, int] = {}
 
     async def start(self, report: Callable[[str], None]) -> None:
@@ -44,30 +52,37 @@ class Components:
 
         """
         report("starting etcd, kube-apiserver, kube-controller-manager, kube-scheduler and kwok")
-        for name in ("api", "proxy-admin"):
+        for name in _FORWARDED:
             await forward(self._listeners[name])
         code = await self._control_plane.create()
         if code != 0:
             raise self._failure(f"kwokctl could not start the control plane (exit code {code})", "kwokctl")
-        report("starting the kubelet and the proxy")
+        report("starting the kubelet, the proxy and Prometheus")
         self._running = {name: self._control_plane.process(name) for name in ControlPlane.COMPONENTS}
-        self._running |= {"kubelet": self._start_kubelet(), "traefik": self._proxy.start()}
+        self._running |= {
+            "kubelet": self._start_kubelet(),
+            "traefik": self._proxy.start(),
+            "prometheus": self._prometheus.start(),
+        }
         await self._wait_until_ready()
 
     async def keep(self) -> None:
         """Start each component again whenever it ends, as a kubelet does with a control plane's static pods."""
-        await asyncio.gather(*(self._keep(name, process) for name, process in self._running.items()))
+        await asyncio.gather(
+            self._operator.run(), *(self._keep(name, process) for name, process in self._running.items())
+        )
 
     async def _keep(self, name: str, process: int) -> None:
         while True:
             code = await self._processes.ended(process)
-            sys.stderr.write(f"{time.strftime('%FT%T%z')} {name} ended with {code}; starting it again\n")
-            sys.stderr.flush()
+            _log.warning("%s ended with %s; starting it again", name, code)
             await asyncio.sleep(_RESTART_DELAY_SECONDS)
             if name == "kubelet":
                 process = self._start_kubelet()
             elif name == "traefik":
                 process = self._proxy.start()
+            elif name == "prometheus":
+                process = self._prometheus.start()
             else:
                 process = await self._control_plane.restart(name, process)
 
@@ -83,7 +98,7 @@ class Components:
                 if end.done():
                     raise self._failure(f"{name} ended while starting (exit code {end.result()})", name)
             if not ready.done():
-                name = self._control_plane.awaited or "traefik"
+                name = self._control_plane.awaited or min(self._awaited)
                 raise self._failure(f"{name} was not at work after {_START_TIMEOUT_SECONDS} s", name)
             await ready
         finally:
@@ -91,7 +106,15 @@ class Components:
                 task.cancel()
 
     async def _ready(self) -> None:
-        await asyncio.gather(self._control_plane.wait_until_ready(), self._proxy.wait_until_ready())
+        await asyncio.gather(
+            self._control_plane.wait_until_ready(),
+            self._answers("traefik", self._proxy.wait_until_ready()),
+            self._answers("prometheus", self._prometheus.wait_until_ready()),
+        )
+
+    async def _answers(self, name: str, ready: Awaitable[None]) -> None:
+        await ready
+        self._awaited.remove(name)
 
     def _start_kubelet(self) -> int:
         command = [sys.executable, "-m", "sandbox.kubelet", str(self._state.kubeconfig)]

@@ -59,7 +59,7 @@ class _CrashError(Exception):
 
 
 class AnsweringContainer:
-    """Plays one container; `status` is what the API server is to be told."""
+    """Plays one container; `status` is what the API server is to be told, `faults` is what it is ordered to do."""
 
     def __init__(self, spec: Container, identity: Identity, surroundings: Surroundings, restart_count: int) -> None:
         self._spec = spec
@@ -67,7 +67,7 @@ class AnsweringContainer:
         self._surroundings = surroundings
         self._variables: Mapping[str, str] = {}
         self._annotations: Mapping[str, str] = {}
-        self._faults = Faults()
+        self.faults = Faults()
         self._problems: set[str] = set()
         self._updated = asyncio.Event()
         self._obeyed_crash = ""
@@ -91,7 +91,7 @@ class AnsweringContainer:
         self._read_orders()
 
     def _read_orders(self) -> None:
-        self._faults, problems = read_faults(self._annotations, self._variables)
+        self.faults, problems = read_faults(self._annotations, self._variables)
         for problem in set(problems) - self._problems:
             self._warn("OrderNotObeyed", problem)
         self._problems = set(problems)
@@ -126,6 +126,16 @@ class AnsweringContainer:
             self.status.restartCount += 1
             self._server = self._new_server()
 
+    @property
+    def running(self) -> bool:
+        """Whether it has started and not ended."""
+        return bool(self.status.state and self.status.state.running)
+
+    @property
+    def answered(self) -> int:
+        """How many requests it has answered since it started, without probes and scrapes."""
+        return self._server.answered
+
     async def pre_stop(self) -> None:
         """Keep serving for the time of the preStop hook."""
         hook = self._spec.lifecycle and self._spec.lifecycle.preStop
@@ -146,7 +156,7 @@ class AnsweringContainer:
 
     def _new_server(self) -> AnsweringServer:
         ports = [port.containerPort for port in self._spec.ports or () if port.protocol in (None, "TCP")]
-        return AnsweringServer(self._surroundings.address, ports, self._identity, lambda: self._faults)
+        return AnsweringServer(self._surroundings.address, ports, self._identity, lambda: self.faults)
 
     async def _pull(self) -> None:
         tag = self.status.image.rpartition("/")[2].partition(":")[2]
@@ -205,7 +215,7 @@ class AnsweringContainer:
             _CrashError: that is what they order, or a port is taken.
 
         """
-        faults, age = self._faults, (_now() - begin).total_seconds()
+        faults, age = self.faults, (_now() - begin).total_seconds()
         if faults.crash and faults.crash != self._obeyed_crash:
             self._obeyed_crash = faults.crash
             raise _CrashError(f"crash ordered ({faults.crash})", _CRASH_EXIT_CODE)

@@ -17,6 +17,7 @@ from lightkube.resources.core_v1 import Node, ServiceAccount
 from lightkube.resources.networking_v1 import IngressClass
 
 from sandbox.network import NODE_ADDRESS
+from sandbox.polling import answered
 from sandbox.processes import Processes
 from sandbox.state import StateFolder
 
@@ -35,6 +36,7 @@ class ControlPlane:
         self._state = state
         self._toolchain = toolchain
         self._api_port = api_port
+        self._url = f"https://127.0.0.1:{api_port}"
         self._processes = processes
         self._cluster = state.control_plane / "clusters" / _NAME
         self._starting = asyncio.Lock()
@@ -78,32 +80,43 @@ class ControlPlane:
             return self.process(component)
 
     async def wait_until_ready(self) -> None:
-        """Return once every component has shown by its work that it is up, and the IngressClass `nginx` is there.
+        """Return once every component has shown by its work that it is up, and IngressClass `nginx` and CRDs are there.
 
         Meanwhile `awaited` names the component whose work is missing.
         """
         self.awaited = "kube-apiserver"
-        await self._wait_until_served()
+        tls = self._credentials()
+        await answered(f"{self._url}/readyz", tls)
         config = KubeConfig.from_file(self._state.kubeconfig)
-        async with AsyncClient(config, trust_env=False) as client:
+        async with AsyncClient(config, trust_env=False) as client, asyncio.TaskGroup() as definitions:
+            for file in sorted(Path(self._toolchain["crds"]).iterdir()):  # noqa: ASYNC240  a folder of few
+                definitions.create_task(self._define(file, tls))
             await client.apply(_INGRESS_CLASS, field_manager="sandbox", force=True)
             while self.awaited:
                 with contextlib.suppress(ApiError, httpx2.HTTPError):
                     self.awaited = await self._missing(client)
                 await asyncio.sleep(_POLL_SECONDS)
 
-    async def _wait_until_served(self) -> None:
+    def _credentials(self) -> ssl.SSLContext:
         tls = ssl.create_default_context(cafile=self._cluster / "pki" / "ca.crt")
         tls.load_cert_chain(self._cluster / "pki" / "admin.crt", self._cluster / "pki" / "admin.key")
-        async with aiohttp.ClientSession(f"https://127.0.0.1:{self._api_port}") as session:
-            while True:
-                try:
-                    async with session.get("/readyz", ssl=tls) as answer:
-                        if answer.ok:
-                            return
-                except aiohttp.ClientError:
-                    pass
-                await asyncio.sleep(_POLL_SECONDS)
+        return tls
+
+    async def _define(self, file: Path, tls: ssl.SSLContext) -> None:
+        """Apply the CustomResourceDefinition in a file named <group>_<plural>.yaml; return once its kind is served."""
+        group, _, plural = file.stem.partition("_")
+        async with (
+            aiohttp.ClientSession(raise_for_status=True) as session,
+            session.patch(
+                f"{self._url}/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{plural}.{group}",
+                params={"fieldManager": "sandbox", "force": "true"},
+                data=file.read_bytes(),  # noqa: ASYNC240  of a local disk; parsing it would take longer
+                headers={"Content-Type": "application/apply-patch+yaml"},
+                ssl=tls,
+            ) as answer,
+        ):
+            (version, *_) = (await answer.json())["spec"]["versions"]
+        await answered(f"{self._url}/apis/{group}/{version['name']}/{plural}?limit=1", tls)
 
     async def _missing(self, client: AsyncClient) -> str:
         """Name a component that has not done its first work yet, if any."""

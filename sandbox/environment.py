@@ -17,7 +17,13 @@ def install_tools(folder: StateFolder, toolchain: Toolchain) -> None:
     The provider stays off PATH, where Pulumi would warn about it.
     """
     folder.commands.mkdir()
-    for command in (toolchain.pulumi, toolchain.pulumi_language_python, toolchain.kubectl, toolchain.uv):
+    for command in (
+        toolchain.pulumi,
+        toolchain.pulumi_language_python,
+        toolchain.kubectl,
+        toolchain.promtool,
+        toolchain.uv,
+    ):
         (folder.commands / command.name).symlink_to(command)
     version = toolchain.kubernetes_provider_version
     plugin = folder.pulumi_home / "plugins" / f"resource-kubernetes-v{version}"
@@ -26,7 +32,7 @@ def install_tools(folder: StateFolder, toolchain: Toolchain) -> None:
     folder.backend.mkdir()
 
 
-def environment(folder: StateFolder, proxy_url: str) -> Mapping[str, str]:
+def environment(folder: StateFolder, proxy_url: str, prometheus_url: str) -> Mapping[str, str]:
     """Return this process's environment with everything set that leads to the sandbox."""
     interpreter = Path(sys.executable).parent
     path = os.pathsep.join([str(folder.commands), str(interpreter), os.environ.get("PATH", os.defpath)])
@@ -41,6 +47,7 @@ def environment(folder: StateFolder, proxy_url: str) -> Mapping[str, str]:
         "PULUMI_SKIP_UPDATE_CHECK": "true",
         "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
         "SANDBOX_PROXY": proxy_url,
+        "SANDBOX_PROMETHEUS": prometheus_url,
         **_direct(),
     }
 

@@ -7,6 +7,8 @@ from typing import Any
 
 ANNOTATION_PREFIX = "sandbox/"
 VARIABLE_PREFIX = "SANDBOX_"
+FAULT_HEADER = "X-Ordered-Fault"
+"""Of an answer that is an error because it was ordered; names the order."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +27,17 @@ class Faults:
     """Time from each of the container's starts to its next crash."""
     start_seconds: float = 0.0
     """Time from each of the container's starts to its listening."""
+    cpu_cores: float = 0.0
+    """Processor cores that its metrics say are used on top of what playing it takes."""
+    memory_bytes: float = 0.0
+    """Memory, likewise."""
 
 
-def _seconds(value: str) -> float:
-    seconds = float(value)
-    if not 0 <= seconds < math.inf:
+def _amount(value: str) -> float:
+    amount = float(value)
+    if not 0 <= amount < math.inf:
         raise ValueError
-    return seconds
+    return amount
 
 
 def _rate(value: str) -> float:
@@ -53,11 +59,13 @@ class _Order:
 
 _ORDERS = {
     "error-rate": _Order(_rate, "a number from 0 to 1"),
-    "latency-seconds": _Order(_seconds, "seconds, 0 or more"),
+    "latency-seconds": _Order(_amount, "seconds, 0 or more"),
     "refuse": _Order(_boolean, "true or false"),
     "crash": _Order(str, "any value"),
-    "crash-after-seconds": _Order(_seconds, "seconds, 0 or more"),
-    "start-seconds": _Order(_seconds, "seconds, 0 or more"),
+    "crash-after-seconds": _Order(_amount, "seconds, 0 or more"),
+    "start-seconds": _Order(_amount, "seconds, 0 or more"),
+    "cpu-cores": _Order(_amount, "a number, 0 or more"),
+    "memory-bytes": _Order(_amount, "bytes, 0 or more"),
 }
 
 

@@ -1,7 +1,8 @@
 """The kubelet of the sandbox's nodes: plays every pod bound to them with a server that really answers.
 
 Run as `python -m sandbox.kubelet KUBECONFIG` inside the sandbox's namespaces. It registers the nodes; kwok keeps
-them alive. What it cannot do for want of containers: run commands, mount volumes, keep logs.
+them alive. What it cannot do for want of containers: run commands, mount volumes, keep logs. It shows what containers
+use, and in place of kube-state-metrics and of Prometheus's own discovery what Deployments and targets there are.
 """
 
 import asyncio
@@ -9,20 +10,29 @@ import ipaddress
 import itertools
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import aiohttp
 import uvloop
+from aiohttp import web
 from lightkube import AsyncClient, KubeConfig
 from lightkube.core.exceptions import ApiError
 from lightkube.models.core_v1 import NodeAddress, NodeStatus, NodeSystemInfo
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.operators import BinaryOperator, SequenceOperator, not_equal
-from lightkube.resources.core_v1 import Node, Pod
+from lightkube.resources.apps_v1 import Deployment
+from lightkube.resources.core_v1 import Node, Pod, Service
+from lightkube.resources.discovery_v1 import EndpointSlice
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.registry import Collector
 
 from sandbox.configuration import Configuration
-from sandbox.network import NODE_ADDRESS, POD_NETWORK
+from sandbox.discovery import POD_PATH, SERVICE_PATH, pod_targets, service_targets
+from sandbox.kube_state_metrics import KubeStateMetrics
+from sandbox.network import CADVISOR_PATH, CLUSTER_METRICS_PORT, KUBELET_PORT, NODE_ADDRESS, POD_NETWORK
 from sandbox.pod import AnsweringPod
+from sandbox.usage import Played, Usage
+from sandbox.watched import Watched
 from sandbox.writer import Writer
 
 _log = logging.getLogger("kubelet")
@@ -42,7 +52,7 @@ class Kubelet:
         self._client = client
         self._session = session
         self._tasks = pods
-        self._writer = Writer(client)
+        self._writer = Writer(client, "kubelet")
         self._pods: dict[str, tuple[AnsweringPod, asyncio.Task[None]]] = {}
         # Round the network, so that an address comes back as late as possible: proxies learn late who left.
         self._addresses = itertools.cycle(ipaddress.IPv4Network(f"{POD_NETWORK}/16").hosts())
@@ -76,6 +86,17 @@ class Kubelet:
         # Those that had an address before this process began keep it: only then is it known which ones are free.
         for pod in sorted(pods.values(), key=lambda pod: not _address(pod)):
             self._seen(pod)
+
+    def played(self) -> Iterator[Played]:
+        """Return every container of every pod."""
+        for pod, _ in self._pods.values():
+            for container in pod.containers:
+                yield Played(pod.namespace, pod.name, container)
+
+    @property
+    def pods(self) -> list[Pod]:
+        """The pods that are played, as the API server has them."""
+        return [pod.latest for pod, _ in self._pods.values()]
 
     @property
     def addresses(self) -> dict[str, str]:
@@ -154,9 +175,48 @@ async def _main(kubeconfig: str) -> None:
     async with (
         AsyncClient(KubeConfig.from_file(kubeconfig), trust_env=False) as client,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True, limit=0)) as session,
-        asyncio.TaskGroup() as pods,
+        asyncio.TaskGroup() as tasks,
     ):
-        await Kubelet(client, session, pods).run()
+        kubelet = Kubelet(client, session, tasks)
+        deployments, services, slices = Watched(Deployment), Watched(Service), Watched(EndpointSlice)
+        for watched in (deployments, services, slices):
+            tasks.create_task(watched.follow(client))
+        own = {CADVISOR_PATH: _metrics(Usage(kubelet.played))}
+        of_cluster = {
+            "/metrics": _metrics(KubeStateMetrics(deployments)),
+            POD_PATH: _json(lambda: pod_targets(kubelet.pods)),
+            SERVICE_PATH: _json(lambda: service_targets(slices.objects, services.objects, kubelet.pods)),
+        }
+        for port, pages in ((KUBELET_PORT, own), (CLUSTER_METRICS_PORT, of_cluster)):
+            await _serve(port, pages)
+        await kubelet.run()
+
+
+Page = Callable[[], web.Response]
+
+
+async def _serve(port: int, pages: Mapping[str, Page]) -> None:
+    """Serve pages by their paths on the node's address; unlike a kubelet, without TLS and credentials."""
+
+    async def answer(request: web.Request) -> web.Response:
+        return pages[request.path]()
+
+    application = web.Application()
+    for path in pages:
+        application.router.add_get(path, answer)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, NODE_ADDRESS, port).start()
+
+
+def _metrics(collector: Collector) -> Page:
+    registry = CollectorRegistry()
+    registry.register(collector)
+    return lambda: web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def _json(look: Callable[[], object]) -> Page:
+    return lambda: web.json_response(look())
 
 
 if __name__ == "__main__":

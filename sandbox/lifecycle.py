@@ -38,6 +38,7 @@ class Sandbox:
     kubeconfig: Path
     proxy_url: str
     proxy_admin_url: str
+    prometheus_url: str
     environment: Mapping[str, str]
 
 
@@ -133,13 +134,14 @@ def running(state: Path) -> Sandbox | None:
 
 def _read(folder: StateFolder) -> Sandbox:
     addresses = json.loads(folder.record.read_text(encoding="utf-8"))
-    proxy_url = addresses["proxy_url"]
+    proxy_url, prometheus_url = addresses["proxy_url"], addresses["prometheus_url"]
     return Sandbox(
         state=folder.root,
         kubeconfig=folder.kubeconfig,
         proxy_url=proxy_url,
         proxy_admin_url=addresses["proxy_admin_url"],
-        environment=environment(folder, proxy_url),
+        prometheus_url=prometheus_url,
+        environment=environment(folder, proxy_url, prometheus_url),
     )
 
 

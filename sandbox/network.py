@@ -16,6 +16,12 @@ POD_NETWORK = "10.244.0.0"
 NODE_ADDRESS = "10.245.0.1"
 """The namespace's own address: the API server refuses to advertise a loopback one."""
 
+KUBELET_PORT, CADVISOR_PATH = 10250, "/metrics/cadvisor"
+"""Where the kubelet shows what containers use, on the node's address."""
+
+CLUSTER_METRICS_PORT = 8080
+"""Likewise for the state of objects, and for which targets there are."""
+
 _CLONE_NEWUSER, _CLONE_NEWPID, _CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000  # <linux/sched.h>
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _SIOCSIFFLAGS, _SIOCSIFADDR, _SIOCSIFNETMASK = 0x8914, 0x8916, 0x891C  # <linux/sockios.h>

@@ -12,7 +12,7 @@ from sandbox.answering import Identity
 from sandbox.configuration import Configuration, ConfigurationError
 from sandbox.container import AnsweringContainer, Surroundings
 from sandbox.network import NODE_ADDRESS
-from sandbox.writer import Writer
+from sandbox.writer import Writer, reference
 
 _LEAST_CLOSE_SECONDS = 2.0
 """What remains for closing when the preStop hook has used up the grace period (Kubernetes docs, pod termination)."""
@@ -21,12 +21,13 @@ _MOUNT_RETRY_SECONDS = 1.0
 
 
 class AnsweringPod:
-    """Plays a pod. `address` is its IP."""
+    """Plays a pod. `address` is its IP, `latest` the object as it was seen last."""
 
     def __init__(
         self, pod: Pod, address: str, session: aiohttp.ClientSession, configuration: Configuration, writer: Writer
     ) -> None:
         assert pod.metadata is not None and pod.spec is not None  # noqa: PT018, S101  the API server sets both
+        self.name, self.namespace = pod.metadata.name or "", pod.metadata.namespace or ""
         self.address = address
         self._writer = writer
         self._configuration = configuration
@@ -41,10 +42,10 @@ class AnsweringPod:
             configuration=configuration,
             restart=self._restart,
             changed=self._status_changed.set,
-            event=lambda reason, message: writer.event(self._pod, reason, message),
+            event=lambda reason, message: writer.event(reference(self.latest), reason, message),
         )
         known = {status.name: status.restartCount for status in (pod.status and pod.status.containerStatuses) or ()}
-        self._containers = [
+        self.containers = [
             AnsweringContainer(spec, _identity(pod, spec), surroundings, known.get(spec.name, 0))
             for spec in pod.spec.containers
         ]
@@ -53,8 +54,8 @@ class AnsweringPod:
     def update(self, pod: Pod) -> None:
         """Take over a newer version of the object."""
         assert pod.metadata is not None and pod.spec is not None  # noqa: PT018, S101  the API server sets both
-        self._pod = pod
-        for container, spec in zip(self._containers, pod.spec.containers, strict=True):
+        self.latest = pod
+        for container, spec in zip(self.containers, pod.spec.containers, strict=True):
             container.update(_identity(pod, spec), pod.metadata.annotations or {})
         if pod.metadata.deletionTimestamp is not None:
             self._deleted.set()
@@ -66,15 +67,15 @@ class AnsweringPod:
                 living = [tasks.create_task(self._live()), tasks.create_task(self._report())]
                 await self._deleted.wait()
                 await self._shut_down(lambda: [task.cancel() for task in living])
-            await self._writer.remove(self._pod)
+            await self._writer.remove(self.latest)
         finally:
-            for container in self._containers:
+            for container in self.containers:
                 container.kill()
 
     async def _live(self) -> None:
         await self._mount()
         async with asyncio.TaskGroup() as tasks:
-            for container in self._containers:
+            for container in self.containers:
                 tasks.create_task(container.run())
 
     async def _mount(self) -> None:
@@ -82,11 +83,11 @@ class AnsweringPod:
         problem = ""
         while True:
             try:
-                await self._configuration.look_for((self._pod.spec and self._pod.spec.volumes) or ())
+                await self._configuration.look_for((self.latest.spec and self.latest.spec.volumes) or ())
             except ConfigurationError as error:
                 if str(error) != problem:
                     problem = str(error)
-                    self._writer.event(self._pod, "FailedMount", problem)
+                    self._writer.event(reference(self.latest), "FailedMount", problem)
                     self._status_changed.set()  # that the containers wait is news
                 await asyncio.sleep(_MOUNT_RETRY_SECONDS)
             else:
@@ -94,26 +95,26 @@ class AnsweringPod:
 
     async def _shut_down(self, stop: Callable[[], object]) -> None:
         """Serve through the preStop hooks, then close, within the grace period."""
-        grace = (self._pod.metadata and self._pod.metadata.deletionGracePeriodSeconds) or 0
+        grace = (self.latest.metadata and self.latest.metadata.deletionGracePeriodSeconds) or 0
         loop = asyncio.get_running_loop()
         deadline = loop.time() + grace
-        hooks = [asyncio.create_task(container.pre_stop()) for container in self._containers]
+        hooks = [asyncio.create_task(container.pre_stop()) for container in self.containers]
         _, late = await asyncio.wait(hooks, timeout=grace)
         for hook in late:
             hook.cancel()
         stop()
         remaining = max(deadline - loop.time(), _LEAST_CLOSE_SECONDS) if grace else 0
-        await asyncio.gather(*(container.close(remaining) for container in self._containers))
+        await asyncio.gather(*(container.close(remaining) for container in self.containers))
 
     async def _report(self) -> None:
         """Tell the API server every new status; changes in quick succession become one."""
         while True:
             await self._status_changed.wait()
             self._status_changed.clear()
-            await self._writer.status(self._pod, self._status())
+            await self._writer.status(self.latest, self._status())
 
     def _status(self) -> PodStatus:
-        statuses = [container.status for container in self._containers]
+        statuses = [container.status for container in self.containers]
         ready = all(status.ready for status in statuses)
         for kind, value in {
             "PodReadyToStartContainers": True,

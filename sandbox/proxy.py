@@ -1,14 +1,11 @@
 """Traefik as the sandbox's proxy: it serves ingress-nginx's annotations, canary ones included."""
 
-import asyncio
 import socket
 
-import aiohttp
-
+from sandbox.histograms import DURATION_BUCKETS
+from sandbox.polling import answered
 from sandbox.processes import Processes
 from sandbox.state import StateFolder
-
-_POLL_SECONDS = 0.05
 
 _RETRIED = "error timeout http_502"
 """In nginx, `error` is also a connection that breaks before the answer, and then idempotent requests are sent again.
@@ -49,7 +46,7 @@ class Proxy:
             "--metrics.prometheus=true",
             "--metrics.prometheus.entrypoint=traefik",
             "--metrics.prometheus.addrouterslabels=true",
-            "--metrics.prometheus.buckets=0.005,0.01,0.025,0.05,0.1,0.25,0.5,1,2.5,5",
+            f"--metrics.prometheus.buckets={','.join(map(str, DURATION_BUCKETS))}",
             "--providers.kubernetesingressnginx=true",
             # Written to status.loadBalancer, which Pulumi's Ingress await waits for.
             "--providers.kubernetesingressnginx.publishstatusaddress=127.0.0.1",
@@ -67,12 +64,4 @@ class Proxy:
 
     async def wait_until_ready(self) -> None:
         """Return once Traefik answers."""
-        async with aiohttp.ClientSession(f"http://127.0.0.1:{self._admin_port}") as session:
-            while True:
-                try:
-                    async with session.get("/ping") as answer:
-                        if answer.ok:
-                            return
-                except aiohttp.ClientError:
-                    pass
-                await asyncio.sleep(_POLL_SECONDS)
+        await answered(f"http://127.0.0.1:{self._admin_port}/ping")

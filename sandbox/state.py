@@ -44,6 +44,11 @@ class StateFolder:
         return self.root / "control-plane"
 
     @property
+    def prometheus(self) -> Path:
+        """Prometheus's configuration, rules and data."""
+        return self.root / "prometheus"
+
+    @property
     def commands(self) -> Path:
         """Links to the tools that the sandbox's shell finds first."""
         return self.root / "bin"

@@ -9,6 +9,7 @@ process. The outer one waits for that end and removes the state folder.
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import select
 import signal
@@ -27,7 +28,7 @@ from sandbox.state import StateFolder
 ACCEPTED = b"accepted\n"
 """What the starter writes once it has seen the sandbox ready; from then on the sandbox outlives it."""
 
-_PREFERRED_PORTS = {"api": 16443, "proxy": 18080, "proxy-admin": 19080}
+_PREFERRED_PORTS = {"api": 16443, "proxy": 18080, "proxy-admin": 19080, "prometheus": 19090}
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -99,6 +100,7 @@ def _run_inner(
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_DFL)  # which for PID 1 means none of them
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     try:
         bring_up()
         asyncio.run(_run_components(state, toolchain, listeners))
@@ -121,6 +123,7 @@ async def _run_components(
             "api_url": f"https://127.0.0.1:{ports['api']}",
             "proxy_url": f"http://127.0.0.1:{ports['proxy']}",
             "proxy_admin_url": f"http://127.0.0.1:{ports['proxy-admin']}",
+            "prometheus_url": f"http://127.0.0.1:{ports['prometheus']}",
         }
     )
     _tell(ready=True)

@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import aiohttp
 import uvloop
+
+from sandbox.faults import FAULT_HEADER
 
 REQUEST_TIMEOUT_SECONDS = 10.0
 
@@ -38,12 +40,17 @@ class Failure:
 
 @dataclass(slots=True)
 class Tally:
-    """Answers of one service: how many by each version and image, how long they took, and what failed."""
+    """Answers of one service: how many by each version and image, how long they took, and what failed.
+
+    An error that a pod was ordered to answer with is an answer, too.
+    """
 
     by_version: Counter[str] = field(default_factory=Counter)
     by_image: Counter[str] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
-    """Time to each good answer."""
+    """Time to each answer."""
+    ordered_errors: int = 0
+    """How many of the answers were errors by order."""
     failures: Counter[str] = field(default_factory=Counter)
     """How many requests failed, by reason."""
 
@@ -63,6 +70,12 @@ class Tally:
         return 100 * self.by_version[version] / answered if answered else 0.0
 
 
+class _Answer(NamedTuple):
+    version: str
+    image: str
+    ordered_error: bool
+
+
 @dataclass(slots=True)
 class _Window:
     wanted: int
@@ -75,7 +88,7 @@ class Traffic:
 
     A context manager; the requests are sent by a thread of its own. A service's requests begin with its first good
     answer: before that there is no route, which is no failure. From then on any status but 200 and any broken
-    connection is one, and nothing is retried.
+    connection is one, errors by order apart, and nothing is retried.
 
     Args:
         proxy_url: where the proxy listens.
@@ -133,8 +146,8 @@ class Traffic:
     async def _send_to(self, service: str, kept: aiohttp.ClientSession, fresh: aiohttp.ClientSession) -> None:
         url = self._proxy_url + self._paths[service]
         while not self._stop.is_set():
-            _, reason = await self._request(kept, url)
-            if not reason:
+            answer, _ = await self._request(kept, url)
+            if answer is not None:
                 break
             await asyncio.sleep(_FIRST_ANSWER_POLL_SECONDS)
         begin = time.monotonic()
@@ -154,33 +167,35 @@ class Traffic:
             sent = time.time()
             answer, reason = await self._request(fresh if is_fresh else kept, url)
             ended = time.time()
-            if reason:
+            if answer is None:
                 self.failures.append(Failure(service, sent, ended, is_fresh, reason))
             self._count(service, answer, ended - sent, reason)
             due += self._interval
 
-    def _count(self, service: str, answer: Mapping[str, str], seconds: float, reason: str) -> None:
+    def _count(self, service: str, answer: _Answer | None, seconds: float, reason: str) -> None:
         windows = list(self._windows[service])
         for tally in (self.total[service], *(window.tally for window in windows)):
-            if reason:
+            if answer is None:
                 tally.failures[reason] += 1
             else:
-                tally.by_version[answer["version"]] += 1
-                tally.by_image[answer["image"]] += 1
+                tally.by_version[answer.version] += 1
+                tally.by_image[answer.image] += 1
+                tally.ordered_errors += answer.ordered_error
                 tally.seconds.append(seconds)
         for window in windows:
             if window.tally.requests >= window.wanted:
                 self._windows[service].remove(window)
                 window.done.set_result(window.tally)
 
-    async def _request(self, session: aiohttp.ClientSession, url: str) -> tuple[dict[str, str], str]:
-        """Send one request; return what the pod says of itself, and what failed."""
+    async def _request(self, session: aiohttp.ClientSession, url: str) -> tuple[_Answer | None, str]:
+        """Send one request; return what the pod says of itself, or what failed."""
         try:
             async with session.get(url, headers={"Host": self._host}) as response:
                 body = await response.text()
-                if response.status != 200:  # noqa: PLR2004 - OK
-                    return {}, f"status {response.status}: {body.strip()[:_SHOWN_CHARACTERS]}"
+                ordered_error = FAULT_HEADER in response.headers
+                if response.status != 200 and not ordered_error:  # noqa: PLR2004 - OK
+                    return None, f"status {response.status}: {body.strip()[:_SHOWN_CHARACTERS]}"
                 answer: dict[str, str] = json.loads(body)
-                return {key: answer[key] for key in ("version", "image")}, ""
+                return _Answer(answer["version"], answer["image"], ordered_error), ""
         except (aiohttp.ClientError, TimeoutError, ValueError, KeyError) as error:
-            return {}, f"{type(error).__name__}: {error}"[:_SHOWN_CHARACTERS]
+            return None, f"{type(error).__name__}: {error}"[:_SHOWN_CHARACTERS]

@@ -1,4 +1,4 @@
-"""What the kubelet writes to the API server, repeated until it arrives."""
+"""What the sandbox's own components write to the API server, repeated until it arrives."""
 
 import asyncio
 import logging
@@ -20,10 +20,11 @@ _RETRY_SECONDS = 0.5
 
 
 class Writer:
-    """Writes statuses, events and removals of pods; an API server that is away only delays them."""
+    """Writes events, and statuses and removals of pods; an API server that is away only delays them."""
 
-    def __init__(self, client: AsyncClient) -> None:
+    def __init__(self, client: AsyncClient, component: str) -> None:
         self._client = client
+        self._component = component
         self._slots = asyncio.Semaphore(_PARALLEL_REQUESTS)
         self._events: set[asyncio.Task[None]] = set()
 
@@ -37,20 +38,16 @@ class Writer:
         name, namespace = _name(pod)
         await self._write(lambda: self._client.delete(Pod, name, namespace=namespace, grace_period=0))
 
-    def event(self, pod: Pod, reason: str, message: str) -> None:
-        """Record a warning about a pod, without waiting for it to be written."""
-        assert pod.metadata is not None  # noqa: S101  the API server sets it
-        name, namespace = _name(pod)
+    def event(self, regarding: ObjectReference, reason: str, message: str) -> None:
+        """Record a warning about an object, without waiting for it to be written."""
         now = datetime.now(UTC)
         event = Event(
-            metadata=ObjectMeta(generateName=f"{name}.", namespace=namespace),
-            involvedObject=ObjectReference(
-                apiVersion="v1", kind="Pod", name=name, namespace=namespace, uid=pod.metadata.uid
-            ),
+            metadata=ObjectMeta(generateName=f"{regarding.name}.", namespace=regarding.namespace),
+            involvedObject=regarding,
             reason=reason,
             message=message,
             type="Warning",
-            source=EventSource(component="kubelet"),
+            source=EventSource(component=self._component),
             firstTimestamp=now,
             lastTimestamp=now,
             count=1,
@@ -75,6 +72,13 @@ class Writer:
                 else:
                     return
             await asyncio.sleep(_RETRY_SECONDS)
+
+
+def reference(pod: Pod) -> ObjectReference:
+    """Return a reference to a pod."""
+    assert pod.metadata is not None  # noqa: S101  the API server sets it
+    name, namespace = _name(pod)
+    return ObjectReference(apiVersion="v1", kind="Pod", name=name, namespace=namespace, uid=pod.metadata.uid)
 
 
 def _name(pod: Pod) -> tuple[str, str]:

@@ -33,7 +33,7 @@ def main() -> int:
         return _FAILED
     except KeyboardInterrupt:
         return _INTERRUPTED
-    missing = [binary.name for binaries in build.missing(found).values() for binary in binaries]
+    missing = [name for products in build.missing(found).values() for name in products]
     sys.stdout.write(_json(found, missing) if arguments.json else _text(found, missing))
     return _DONE
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from sandbox.toolchain import cache, golang, process
-from sandbox.toolchain.catalog import CATALOG, PROVIDER, PULUMI, Binary, Module
+from sandbox.toolchain.catalog import CATALOG, PROVIDER, PULUMI, Binary, DependencyFile, Module
 from sandbox.toolchain.errors import ToolchainError
 from sandbox.toolchain.locate import Found, locate
 from sandbox.toolchain.progress import Estimate, Progress, Step, processors, roughly
@@ -27,20 +27,23 @@ class Task:
     work: Callable[[Tick], None]
 
 
-def missing(found: Mapping[str, Found]) -> dict[str, list[Binary]]:
-    """Return what must be built, by the name of its module."""
-    lists = {module.name: [item for item in module.binaries if item.name not in found] for module in CATALOG}
-    return {name: binaries for name, binaries in lists.items() if binaries}
+def missing(found: Mapping[str, Found]) -> dict[str, list[str]]:
+    """Return the names of what must be built or downloaded, by the name of its module."""
+    lists = {module.name: [name for name in module.products if name not in found] for module in CATALOG}
+    return {name: products for name, products in lists.items() if products}
 
 
 def tasks(found: Mapping[str, Found]) -> list[Task]:
     """Return all that a build has to do. Downloads come first: a version that cannot be had shows early."""
     lists = missing(found)
     modules = [module for module in CATALOG if module.name in lists]
+    binaries = {
+        module.name: [binary for binary in module.binaries if binary.name in lists[module.name]] for module in modules
+    }
     targets = {module.name: cache.binaries(module) for module in modules}
     return [
-        *(_download(module, lists[module.name]) for module in modules),
-        *(_build(module, binary, targets[module.name]) for module in modules for binary in lists[module.name]),
+        *(_download(module, binaries[module.name], targets[module.name]) for module in modules),
+        *(_build(module, binary, targets[module.name]) for module in modules for binary in binaries[module.name]),
         Task(Step("remove the build's caches", "build", _REMOVAL_SECONDS), cache.discard_workspace),
     ]
 
@@ -51,15 +54,18 @@ def space(found: Mapping[str, Found]) -> int:
     return sum(module.build_bytes for module in CATALOG if module.name in lists)
 
 
-def _download(module: Module, binaries: list[Binary]) -> Task:
+def _download(module: Module, binaries: list[Binary], target: Path) -> Task:
     name = f"download the modules of {module.name}"
 
     def work(tick: Tick) -> None:
         copy = cache.copy_sources(module)
         for file in module.embeds:
             shutil.copyfile(golang.dependency_file(file, module, name, tick), copy / Path(file.path).name)
-        # Fetches what these packages import and nothing else, unlike `go mod download`.
-        golang.run(["list", "-deps", *(binary.package for binary in binaries)], module, name, tick)
+        for file in module.files:
+            _place_file(file, module, name, tick, target)
+        if binaries:
+            # Fetches what these packages import and nothing else, unlike `go mod download`.
+            golang.run(["list", "-deps", *(binary.package for binary in binaries)], module, name, tick)
 
     return Task(Step(name, "download", module.download_seconds), work)
 
@@ -69,9 +75,7 @@ def _build(module: Module, binary: Binary, target: Path) -> Task:
         output = cache.scratch() / binary.name
         golang.run(["build", "-ldflags", binary.linker_flags, "-o", output, binary.package], module, binary.name, tick)
         for file in binary.beside:
-            beside = cache.scratch() / "beside"
-            shutil.copyfile(golang.dependency_file(file, module, binary.name, tick), beside)
-            cache.place(beside, target / Path(file.path).name)
+            _place_file(file, module, binary.name, tick, target)
         if binary.tests:
             compiled = output.with_suffix(".test")
             golang.run(["test", "-c", "-o", compiled, binary.package], module, binary.name, tick)
@@ -79,6 +83,12 @@ def _build(module: Module, binary: Binary, target: Path) -> Task:
         cache.place(output, target / binary.name)
 
     return Task(Step(binary.name, "build", binary.seconds), work)
+
+
+def _place_file(file: DependencyFile, module: Module, step: str, tick: Tick, target: Path) -> None:
+    copied = cache.scratch() / "file"
+    shutil.copyfile(golang.dependency_file(file, module, step, tick), copied)
+    cache.place(copied, target / Path(file.path).name)
 
 
 def complete(stream: TextIO) -> None:
@@ -116,7 +126,7 @@ def _build_missing(found: Mapping[str, Found], stream: TextIO) -> None:
     steps = [task.step for task in todo]
     progress = Progress(steps, stream, resumed=cache.workspace().exists())
     progress.note(
-        f"Building {', '.join(binary.name for binaries in names.values() for binary in binaries)}, once.\n"
+        f"Building {', '.join(name for products in names.values() for name in products)}, once.\n"
         f"This takes about {roughly(Estimate(steps, processors()).remaining())}, and {space(found) / 1e9:.1f} GB of "
         f"disk meanwhile, in {cache.folder()}"
     )

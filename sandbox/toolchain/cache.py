@@ -50,6 +50,8 @@ def key(module: Module) -> str:
     digest = hashlib.sha256(repr((system.sysname, system.machine, GO_FLAGS, module.tags)).encode())
     for binary in module.binaries:
         digest.update(repr((binary.name, binary.package, binary.linker_flags)).encode())
+    if module.files:
+        digest.update(repr(module.files).encode())
     for source in sources(module):
         content = (module.folder / source).read_bytes()
         digest.update(f"{source} {len(content)}\n".encode())

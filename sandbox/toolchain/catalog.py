@@ -38,6 +38,16 @@ class Pin:
         return found[1]
 
 
+class _PrometheusPin(Pin):
+    """The version of Prometheus: release X.YY.Z is the Go module's v0.XYY.Z."""
+
+    @property
+    def version(self) -> str:
+        _, joined, patch = numbers(super().version)
+        major, minor = divmod(joined, 100)
+        return f"{major}.{minor}.{patch}"
+
+
 def _equal(found: str, locked: str) -> bool:
     return found == locked
 
@@ -51,6 +61,11 @@ def _supported_skew(found: str, locked: str) -> bool:
 def _same_major_at_least(found: str, locked: str) -> bool:
     """Accept an engine for every SDK of its major version that was released before it or with it."""
     return numbers(found)[0] == numbers(locked)[0] and numbers(found) >= numbers(locked)
+
+
+def _prometheus_2_40(found: str, _locked: str) -> bool:
+    """Accept every release that reads the configuration and the rules that the sandbox writes."""
+    return numbers(found) >= (2, 40, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +111,8 @@ class Module:
     """A Go module of ours (a folder with go.mod and go.sum) and what is built in it.
 
     `download_seconds` and `build_bytes` (the most that modules, compiled packages and scratch files take on disk)
-    were measured on two processors; `embeds` are files that its main package embeds.
+    were measured on two processors; `embeds` are files that its main package embeds. `files` are used as they are:
+    together they go by the module's name.
     """
 
     folder: Path
@@ -105,11 +121,17 @@ class Module:
     build_bytes: int
     tags: str = ""
     embeds: tuple[DependencyFile, ...] = ()
+    files: tuple[DependencyFile, ...] = ()
 
     @property
     def name(self) -> str:
         """The folder's name."""
         return self.folder.name
+
+    @property
+    def products(self) -> tuple[str, ...]:
+        """Names of all that comes of it."""
+        return (*(binary.name for binary in self.binaries), *((self.name,) if self.files else ()))
 
 
 _LOCK = PROJECT / "uv.lock"
@@ -118,6 +140,8 @@ _PROVIDER = Pin(_LOCK, "pulumi-kubernetes")
 _KUBERNETES = Pin(MODULES / "kubernetes" / "go.mod", "k8s.io/kubernetes")
 _KWOK = Pin(MODULES / "kubernetes" / "go.mod", "sigs.k8s.io/kwok")
 _ETCD = Pin(MODULES / "etcd" / "go.mod", "go.etcd.io/etcd/server/v3")
+
+_PROMETHEUS = _PrometheusPin(MODULES / "prometheus" / "go.mod", "github.com/prometheus/prometheus")
 
 _KUBERNETES_SYMBOLS = (
     "k8s.io/component-base/version.gitVersion=v{version}",
@@ -135,6 +159,25 @@ def _kubernetes(name: str, seconds: float) -> Binary:
 
 def _kwok(name: str, seconds: float) -> Binary:
     return Binary(name, f"sigs.k8s.io/kwok/cmd/{name}", _KWOK, seconds, _KWOK_SYMBOLS, ("--version",))
+
+
+def _prometheus(name: str, seconds: float) -> Binary:
+    return Binary(
+        name,
+        f"github.com/prometheus/prometheus/cmd/{name}",
+        _PROMETHEUS,
+        seconds,
+        symbols=("github.com/prometheus/common/version.Version={version}",),
+        version_command=("--version",),
+        accepts=_prometheus_2_40,
+    )
+
+
+def _operator_crd(plural: str) -> DependencyFile:
+    return DependencyFile(
+        "github.com/prometheus-operator/prometheus-operator",
+        f"example/prometheus-operator-crd/monitoring.coreos.com_{plural}.yaml",
+    )
 
 
 PULUMI = Binary(
@@ -204,6 +247,20 @@ CATALOG = (
             DependencyFile(_PROVIDER_MODULE, "cmd/pulumi-resource-kubernetes/schema.json"),
             DependencyFile(_PROVIDER_MODULE, "cmd/pulumi-resource-kubernetes/terraform-mapping.json"),
         ),
+    ),
+    Module(
+        folder=MODULES / "prometheus",
+        binaries=(_prometheus("prometheus", 100), _prometheus("promtool", 25)),
+        download_seconds=8,
+        build_bytes=2_300_000_000,
+        tags="remove_all_sd",  # but for those that are always there: static, by file, by HTTP
+    ),
+    Module(
+        folder=MODULES / "crds",
+        binaries=(),
+        download_seconds=2,
+        build_bytes=40_000_000,
+        files=tuple(map(_operator_crd, ("podmonitors", "prometheusrules", "servicemonitors"))),
     ),
 )
 

@@ -18,7 +18,7 @@ class Toolchain:
     `kubernetes_provider` is the folder that holds the provider's executable and nothing else of interest: to be
     known to an engine, that executable is linked into a real folder
     `$PULUMI_HOME/plugins/resource-kubernetes-v<kubernetes_provider_version>` (the engine does not list a plugin
-    whose folder is itself a link).
+    whose folder is itself a link). `crds` is a folder of CustomResourceDefinitions in YAML files.
     """
 
     pulumi: Path
@@ -32,6 +32,9 @@ class Toolchain:
     kwokctl: Path
     etcd: Path
     kubectl: Path
+    prometheus: Path
+    promtool: Path
+    crds: Path
     traefik: Path
     uv: Path
 
@@ -49,7 +52,7 @@ def ensure(stream: TextIO | None = None) -> Toolchain:
     ToolchainError when something cannot be had. After an error or an interruption the next call resumes.
     """
     found = locate()
-    if cache.has_leftovers() or any(item.name not in found for module in CATALOG for item in module.binaries):
+    if cache.has_leftovers() or any(name not in found for module in CATALOG for name in module.products):
         from sandbox.toolchain import build  # noqa: PLC0415 - not needed once all is built: the usual start stays fast
 
         build.complete(stream or sys.stderr)

@@ -95,4 +95,6 @@ def _way_out(module: Module, folder: Path) -> str:
             f"or lock another version in {folder / 'go.mod'} and in uv.lock."
         )
     names = ", ".join(binary.name for binary in module.binaries)
+    if not names:
+        return f"Lock another version in {folder / 'go.mod'}."
     return f"Lock another version in {folder / 'go.mod'}, or put the locked version of {names} on PATH."

@@ -12,12 +12,12 @@ from sandbox.toolchain import cache
 from sandbox.toolchain.catalog import CATALOG, FROM_PYPI, LANGUAGE_HOST, PROVIDER, PULUMI, Binary
 from sandbox.toolchain.errors import ToolchainError
 
-Origin = Literal["built", "installed", "PyPI"]
+Origin = Literal["built", "installed", "PyPI", "Go module"]
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A program and where it is from."""
+    """A program, or a folder of files, and where it is from."""
 
     path: Path
     origin: Origin
@@ -97,6 +97,8 @@ def locate() -> dict[str, Found]:
             for binary in module.binaries
             if _runs(folder / binary.name)
         }
+        if module.files and all((folder / Path(file.path).name).is_file() for file in module.files):
+            found[module.name] = Found(folder, "Go module")
     if not {PULUMI.name, LANGUAGE_HOST.name} <= found.keys():
         # Of one place: an installed CLI never runs with a language host of ours.
         found |= _engine()

@@ -119,9 +119,11 @@ def test_a_first_deploy_shows_what_comes_and_makes_nothing(
     assert (plan["outcome"], plan["weightsFrom"], service["change"]) == ("changes", "cluster", "first deploy")
     assert service["weight"] == {"before": None, "after": 20}
     assert (service["stable"]["podsAfter"], service["canary"]["podsAfter"]) == (2, 1)
-    assert sorted(f"{each['operation']} {each['kind']} {each['name']}" for each in plan["objects"]) == [
-        f"create {kind} {name}" for kind in ("Deployment", "Ingress", "Service") for name in (NAME, CANARY)
-    ]
+    of_service = [(kind, name) for kind in ("Deployment", "Ingress", "Service") for name in (NAME, CANARY)]
+    of_stack = [(kind, "macromind-dev") for kind in ("ConfigMap", "PodMonitor", "PrometheusRule")]
+    assert sorted((each["operation"], each["kind"], each["name"]) for each in plan["objects"]) == sorted(
+        ("create", *each) for each in (*of_service, *of_stack)
+    )
     assert planner.scene.kubectl("get", "deployments,services,ingresses", "--output", "name") == ""
 
 

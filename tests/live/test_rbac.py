@@ -102,8 +102,10 @@ def test_a_preview_needs_no_right_to_write_and_shows_what_one_with_it_shows(scen
     assert previewed().keys() == {"create"}
     writer.scene.up()
     assert previewed().keys() == {"same"}
+    scene.stack.set("monitoring.metricsPath", "/other")
     scene.configure(weight=50, canary=GOOD_CANARY | {"header": {"name": "X-Canary", "value": "yes"}})
     assert previewed().keys() == {"same", "update"}
+    scene.stack.remove("monitoring.metricsPath")
     scene.configure(image=CANARY_IMAGE, canary=None)
     assert previewed()["delete"]
     scene.configure(weight=20, image=STABLE_IMAGE, canary=GOOD_CANARY)

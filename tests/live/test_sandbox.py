@@ -98,16 +98,16 @@ def test_the_cluster_has_two_nodes_and_the_ingress_class_nginx(cluster: Client) 
 
 def test_its_shell_finds_tools_cluster_proxy_and_provider(sandbox: Sandbox) -> None:
     script = (
-        "for tool in pulumi kubectl uv python; do command -v $tool; done; "
-        "kubectl get nodes -o name && curl -sS $SANDBOX_PROXY"
+        "for tool in pulumi kubectl promtool uv python; do command -v $tool; done; "
+        "kubectl get nodes -o name && curl -sS $SANDBOX_PROXY && curl -sS $SANDBOX_PROMETHEUS/-/healthy"
     )
     inside = run(sandbox.state, "shell", "--", "sh", "-c", script)
     assert inside.returncode == 0, inside.stderr
     lines = inside.stdout.splitlines()
-    assert lines[:3] == [str(sandbox.state / "bin" / tool) for tool in ("pulumi", "kubectl", "uv")]
-    assert lines[3] == str(Path(sys.executable).parent / "python")
-    assert lines[4:6] == ["node/node-1", "node/node-2"]
-    assert lines[6] == "404 page not found"
+    assert lines[:4] == [str(sandbox.state / "bin" / tool) for tool in ("pulumi", "kubectl", "promtool", "uv")]
+    assert lines[4] == str(Path(sys.executable).parent / "python")
+    assert lines[5:7] == ["node/node-1", "node/node-2"]
+    assert lines[7:] == ["404 page not found", "Prometheus Server is Healthy."]
     plugins = json.loads(run(sandbox.state, "shell", "--", "pulumi", "plugin", "ls", "--json").stdout)
     assert [plugin["name"] for plugin in plugins] == ["kubernetes"]
 
@@ -133,6 +133,7 @@ def test_status_tells_the_addresses(sandbox: Sandbox, tmp_path: Path) -> None:
         "kubeconfig": str(sandbox.kubeconfig),
         "proxy_url": sandbox.proxy_url,
         "proxy_admin_url": sandbox.proxy_admin_url,
+        "prometheus_url": sandbox.prometheus_url,
     }
     assert json.loads(run(tmp_path / "none", "status", "--json").stdout) == {"up": False}
 
@@ -204,20 +205,26 @@ def test_a_start_broken_off_leaves_nothing(
     eventually(lambda: traces(state) == [], seconds=1)
 
 
+@pytest.mark.parametrize("component", ["traefik", "prometheus"])
 def test_a_component_that_fails_is_named_with_the_end_of_its_log(
-    state: Path, toolchain: Toolchain, tmp_path: Path
+    state: Path, toolchain: Toolchain, tmp_path: Path, component: str
 ) -> None:
     broken = tmp_path / "broken"
     broken.write_text("#!/bin/sh\necho out of luck >&2\nexit 3\n")
     broken.chmod(0o755)
-    with pytest.raises(SandboxError, match=r"traefik ended while starting \(exit code 3\)(.|\n)*out of luck"):
-        start(state, dataclasses.replace(toolchain, traefik=broken), lambda _: None)
+    with_broken = {
+        "traefik": dataclasses.replace(toolchain, traefik=broken),
+        "prometheus": dataclasses.replace(toolchain, prometheus=broken),
+    }
+    with pytest.raises(SandboxError, match=rf"{component} ended while starting \(exit code 3\)(.|\n)*out of luck"):
+        start(state, with_broken[component], lambda _: None)
     assert traces(state) == []
 
 
 def test_two_sandboxes_do_not_meet(sandbox: Sandbox, state: Path, toolchain: Toolchain) -> None:
     other = start(state, toolchain, lambda _: None)
-    assert {other.proxy_url, other.proxy_admin_url}.isdisjoint({sandbox.proxy_url, sandbox.proxy_admin_url})
+    here_urls, there_urls = ({it.proxy_url, it.proxy_admin_url, it.prometheus_url} for it in (sandbox, other))
+    assert here_urls.isdisjoint(there_urls)
     there = Client(KubeConfig.from_file(other.kubeconfig), trust_env=False)
     there.create(Namespace(metadata=ObjectMeta(name="only-there")))
     here = Client(KubeConfig.from_file(sandbox.kubeconfig), trust_env=False)

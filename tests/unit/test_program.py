@@ -74,6 +74,9 @@ class EmptyCluster:
     def has_namespace(self) -> bool:
         return True
 
+    def knows_monitoring(self) -> bool:
+        return True
+
     def read(self) -> dict[str, LiveService]:
         return {name: self.live.get(name, LiveService()) for name in self.settings.services}
 

@@ -10,7 +10,7 @@ import pytest
 from lightkube.models.core_v1 import Container, ContainerPort, HTTPGetAction, Probe, TCPSocketAction
 
 from sandbox.answering import AnsweringServer, Identity
-from sandbox.faults import Faults
+from sandbox.faults import FAULT_HEADER, Faults
 from sandbox.probes import Thresholds, verdicts
 
 IDENTITY = Identity(pod="app-1", app="app", version="canary", image="app:2")
@@ -89,7 +89,8 @@ def test_it_counts_requests_but_neither_probes_nor_scrapes() -> None:
 def test_errors_spare_probes_and_scrapes() -> None:
     async def test(served: Served) -> None:
         served.faults = Faults(error_rate=1)
-        assert await served.status() == 500
+        async with served.session.get("/") as answer:
+            assert (answer.status, answer.headers[FAULT_HEADER]) == (500, "error-rate")
         assert await served.status(**{"User-Agent": "kube-probe/1.36"}) == 200
         assert await served.status("/metrics") == 200
 

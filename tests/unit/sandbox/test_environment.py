@@ -29,5 +29,5 @@ def test_the_loopback_is_reached_without_the_users_http_proxy(
         monkeypatch.delenv(name, raising=False)
         if value is not None:
             monkeypatch.setenv(name, value)
-    set_for_commands = environment(StateFolder(Path("/nowhere")), "http://127.0.0.1:18080")
+    set_for_commands = environment(StateFolder(Path("/nowhere")), "http://127.0.0.1:18080", "http://127.0.0.1:19090")
     assert (set_for_commands["NO_PROXY"], set_for_commands["no_proxy"]) == expected

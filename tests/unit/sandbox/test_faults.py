@@ -17,8 +17,10 @@ def test_every_order_is_read_from_annotations() -> None:
         "sandbox/crash": "now",
         "sandbox/crash-after-seconds": "60",
         "sandbox/start-seconds": "2",
+        "sandbox/cpu-cores": "0.5",
+        "sandbox/memory-bytes": "3e9",
     }
-    assert read_faults(annotations, {}) == (Faults(0.25, 1.5, True, "now", 60, 2), [])  # noqa: FBT003  by position
+    assert read_faults(annotations, {}) == (Faults(0.25, 1.5, True, "now", 60, 2, 0.5, 3e9), [])  # noqa: FBT003  by position
 
 
 def test_every_order_is_read_from_the_environment() -> None:
@@ -29,8 +31,11 @@ def test_every_order_is_read_from_the_environment() -> None:
         "SANDBOX_CRASH": "",
         "SANDBOX_CRASH_AFTER_SECONDS": "0.5",
         "SANDBOX_START_SECONDS": "3",
+        "SANDBOX_CPU_CORES": "2",
+        "SANDBOX_MEMORY_BYTES": "0",
     }
-    assert read_faults({}, variables) == (Faults(error_rate=1, crash_after_seconds=0.5, start_seconds=3), [])
+    ordered = Faults(error_rate=1, crash_after_seconds=0.5, start_seconds=3, cpu_cores=2)
+    assert read_faults({}, variables) == (ordered, [])
 
 
 def test_annotations_win() -> None:

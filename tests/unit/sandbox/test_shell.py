@@ -15,7 +15,8 @@ CHECKOUT = Path(__file__).parents[3]
 
 
 def sandbox(state: Path) -> Sandbox:
-    return Sandbox(state, state / "kubeconfig", "http://127.0.0.1:1", "http://127.0.0.1:2", os.environ)
+    proxy, admin, prometheus = (f"http://127.0.0.1:{port}" for port in (1, 2, 3))
+    return Sandbox(state, state / "kubeconfig", proxy, admin, prometheus, os.environ)
 
 
 @pytest.mark.parametrize("shell", ["/no/such/shell", "", None], ids=["missing", "empty", "unset"])
@@ -23,7 +24,7 @@ def test_without_the_users_shell_it_is_bin_sh(tmp_path: Path, shell: str | None)
     environment = {name: value for name, value in os.environ.items() if name != "SHELL"}
     entering = (
         "import os; from pathlib import Path; from sandbox.lifecycle import Sandbox; from sandbox.shell import enter; "
-        f"enter(Sandbox(Path({str(tmp_path)!r}), Path(), '', '', os.environ), [])"
+        f"enter(Sandbox(Path({str(tmp_path)!r}), Path(), '', '', '', os.environ), [])"
     )
     done = subprocess.run(
         [sys.executable, "-c", entering],

@@ -8,12 +8,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from sandbox.faults import FAULT_HEADER
 from sandbox.traffic import Traffic
 
 SECONDS = 30
 POLL_SECONDS = 0.01
 GOOD = 200
 NO_ANSWER = 0
+ERROR_BY_ORDER = 599
 
 
 @pytest.fixture
@@ -33,7 +35,9 @@ def serve() -> Iterator[Callable[[Callable[[int], int]], str]]:
                     self.close_connection = True
                     return
                 body = json.dumps({"version": "stable", "image": "app:1"}).encode()
-                self.send_response(status)
+                self.send_response(500 if status == ERROR_BY_ORDER else status)
+                if status == ERROR_BY_ORDER:
+                    self.send_header(FAULT_HEADER, "error-rate")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
@@ -93,3 +97,12 @@ def test_many_senders_send_together_what_one_would_send(serve: Callable[..., str
         gate.abort()
 
     assert traffic.total["app"].requests >= 8
+
+
+def test_errors_by_order_are_answers_and_counted_apart(serve: Callable[..., str]) -> None:
+    url = serve(lambda number: ERROR_BY_ORDER if number % 4 == 3 else GOOD)
+    with Traffic(url, "host.example", {"app": "/"}, rate=400) as traffic:
+        tally = traffic.measure(20)["app"].result(SECONDS)
+
+    assert (tally.by_version, tally.ordered_errors, tally.failed) == ({"stable": 20}, 5, 0)
+    assert traffic.failures == []

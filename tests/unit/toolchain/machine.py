@@ -6,7 +6,7 @@ from typing import Self
 
 import pytest
 
-from sandbox.toolchain.catalog import LANGUAGE_HOST, PROVIDER, PULUMI
+from sandbox.toolchain.catalog import CATALOG, LANGUAGE_HOST, PROVIDER, PULUMI
 
 # Answers as the real command does. It takes orders from files in $GO: `settings` (of `go env`), `fails-<package>`
 # (what to write to standard error before failing) and `hangs` (the package at which to write half a program, tell
@@ -48,6 +48,7 @@ class Machine:
             "python/cmd/pulumi-language-python-exec",
             "cmd/pulumi-resource-kubernetes/schema.json",
             "cmd/pulumi-resource-kubernetes/terraform-mapping.json",
+            *(file.path for module in CATALOG for file in module.files),
         ):
             (dependency / module_file).parent.mkdir(parents=True, exist_ok=True)
             (dependency / module_file).touch(mode=0o444)

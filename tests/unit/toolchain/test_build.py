@@ -55,12 +55,27 @@ def test_every_program_is_there_and_runs(machine: Machine) -> None:
     toolchain = ensure(io.StringIO())
     assert toolchain.kubernetes_provider_version == PROVIDER.pin.version
     provider = toolchain.kubernetes_provider / PROVIDER.name
-    programs = [getattr(toolchain, name) for name in Toolchain.__slots__ if not name.startswith("kubernetes_provider")]
+    others = {"kubernetes_provider", "kubernetes_provider_version", "crds"}
+    programs = [getattr(toolchain, name) for name in Toolchain.__slots__ if name not in others]
     assert len(programs) == len(_ALL) - 1 + 2
     assert all(os.access(program, os.X_OK) for program in (*programs, provider))
     assert subprocess.run([provider], capture_output=True, text=True, check=True).stdout == "built\n"
     assert os.access(toolchain.pulumi_language_python.with_name(f"{LANGUAGE_HOST.name}-exec"), os.X_OK)
     assert machine.cache in provider.parents
+
+
+def test_files_of_modules_are_placed_as_they_are_once(machine: Machine) -> None:
+    placed = ensure(io.StringIO()).crds
+    names = {Path(file.path).name for module in CATALOG for file in module.files}
+    assert names == {
+        f"monitoring.coreos.com_{plural}.yaml" for plural in ("podmonitors", "prometheusrules", "servicemonitors")
+    }
+    assert {file.name for file in placed.iterdir()} == names
+    (placed / names.pop()).unlink()
+    stream = io.StringIO()
+    assert ensure(stream).crds == placed
+    assert stream.getvalue().startswith("Building crds, once.")
+    machine.built()
 
 
 def test_nothing_but_binaries_stays(machine: Machine) -> None:

@@ -5,7 +5,18 @@ import sys
 
 import pytest
 
-from sandbox.toolchain.catalog import ETCD, KUBECTL, LANGUAGE_HOST, MODULES, PROJECT, PROVIDER, PULUMI, Pin, numbers
+from sandbox.toolchain.catalog import (
+    CATALOG,
+    ETCD,
+    KUBECTL,
+    LANGUAGE_HOST,
+    MODULES,
+    PROJECT,
+    PROVIDER,
+    PULUMI,
+    Pin,
+    numbers,
+)
 from sandbox.toolchain.errors import ToolchainError
 from sandbox.toolchain.locate import Found, locate
 from tests.unit.toolchain.machine import Machine
@@ -119,6 +130,23 @@ def test_an_installed_program_that_fails_is_refused(machine: Machine) -> None:
 def test_kubectl_is_used_within_one_minor_version(machine: Machine, skew: int, used: bool) -> None:  # noqa: FBT001 - a parameter of the test
     machine.install("kubectl", f"Client Version: v1.{_SERVER_MINOR + skew}.4-dispatcher\nKustomize Version: v5.5.0")
     assert ("kubectl" in locate()) is used
+
+
+@pytest.mark.parametrize(
+    ("version", "used"), [("2.39.2", False), ("2.40.0", True), ("2.42.0+ds", True), ("3.13.5", True), ("4.0.0", True)]
+)
+@pytest.mark.parametrize("name", ["prometheus", "promtool"])
+def test_prometheus_is_used_from_2_40_on(machine: Machine, name: str, version: str, used: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    machine.install(name, f"{name}, version {version} (branch: debian/sid, revision: {version}-5)")
+    assert (name in locate()) is used
+
+
+def test_prometheus_is_built_at_the_version_of_its_release() -> None:
+    module = Pin(MODULES / "prometheus" / "go.mod", "github.com/prometheus/prometheus").version
+    (prometheus, _) = next(module.binaries for module in CATALOG if module.name == "prometheus")
+    major, minor, patch = numbers(prometheus.pin.version)
+    assert module == f"0.{major}{minor:02}.{patch}"
+    assert f"version.Version={prometheus.pin.version}" in prometheus.linker_flags
 
 
 def test_the_usual_start_loads_no_builder() -> None:

@@ -1,0 +1,196 @@
+"""A stack deploys what watches it, and that tells a canary that fails and a share that is not the declared one."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from lightkube import Client
+from lightkube.generic_resource import create_namespaced_resource
+from lightkube.resources.core_v1 import ConfigMap
+
+from observability.manifests import SCRAPE_INTERVAL
+from observability.queries import SOURCES, TRACK, Scope, track_error_ratio, track_rate
+from observability.recorded import INTERVAL_SECONDS, track_rate_over
+from observability.rules import SETTLE_SECONDS
+from sandbox.lifecycle import Sandbox
+from sandbox.toolchain.ensure import Toolchain
+from sandbox.traffic import Traffic
+from tests.live.application import eventually
+from tests.live.scene import CANARY, GOOD_CANARY, NAME, PATHS, RATE, Scene
+from tests.unit import promtool
+
+GROUP = "monitoring.coreos.com"
+PodMonitor = create_namespaced_resource(GROUP, "v1", "PodMonitor", "podmonitors")
+PrometheusRule = create_namespaced_resource(GROUP, "v1", "PrometheusRule", "prometheusrules")
+OBJECTS = ((PodMonitor, "PodMonitor"), (PrometheusRule, "PrometheusRule"), (ConfigMap, "ConfigMap"))
+OBJECT = "macromind-dev"
+RECORDED_SERIES = 28.0
+"""Of a service with a canary; docs/monitoring.md says so."""
+SCRAPE_SECONDS = int(SCRAPE_INTERVAL.removesuffix("s"))
+
+HEADER = {"header": {"name": "X-Canary", "value": "true"}}
+WEIGHT = "nginx.ingress.kubernetes.io/canary-weight"
+
+Labels = frozenset[tuple[str, str]]
+
+
+def labels(**expected: str) -> Labels:
+    return frozenset(expected.items())
+
+
+class Prometheus:
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        self._http = httpx2.Client(trust_env=False, base_url=scene.sandbox.prometheus_url)
+
+    def ask(self, query: str) -> dict[Labels, float]:
+        """Return the value of each series by its labels."""
+        answer = self._http.get("/api/v1/query", params={"query": query}).json()
+        assert answer["status"] == "success", answer
+        return {frozenset(one["metric"].items()): float(one["value"][1]) for one in answer["data"]["result"]}
+
+    def firing(self) -> set[str]:
+        found = self.ask(f'ALERTS{{alertstate="firing",namespace="{self._scene.namespace}"}}')
+        return {dict(series)["alertname"] for series in found}
+
+    def watches(self) -> bool:
+        """Tell whether rules are evaluated on samples of both tracks."""
+        series = f'{track_rate_over("1m")}{{namespace="{self._scene.namespace}"}} > 0'
+        return {dict(found)[TRACK] for found in self.ask(series)} == {"stable", "canary"}
+
+
+@pytest.fixture
+def scene(sandbox: Sandbox, cluster: Client, namespace: str, tmp_path: Path) -> Scene:
+    return Scene.create(sandbox, cluster, namespace, tmp_path)
+
+
+@pytest.fixture
+def prometheus(scene: Scene) -> Prometheus:
+    return Prometheus(scene)
+
+
+def changes(scene: Scene) -> dict[str, int]:
+    summary: dict[str, int] = scene.stack.preview()["changeSummary"]
+    return summary
+
+
+def deployed(scene: Scene, kind: Any) -> dict[str, Any]:  # noqa: ANN401 - a class of lightkube
+    found = scene.get(kind, OBJECT)
+    assert found
+    return found
+
+
+def there(scene: Scene) -> set[str]:
+    return {name for kind, name in OBJECTS if scene.get(kind, OBJECT)}
+
+
+def order(scene: Scene, rate: str | None) -> None:
+    """Have the canary's pods fail this part of their requests."""
+    for pod in scene.pods("canary"):
+        scene.kubectl(
+            "annotate", "--overwrite", "pod", pod, f"sandbox/error-rate={rate}" if rate else "sandbox/error-rate-"
+        )
+
+
+def test_a_shift_changes_the_route_and_the_declared_weight_alone(scene: Scene) -> None:
+    scene.configure(weight=20, canary=GOOD_CANARY)
+    scene.up()
+    assert there(scene) == {"PodMonitor", "PrometheusRule", "ConfigMap"}
+    groups = deployed(scene, PrometheusRule)["spec"]["groups"]
+
+    scene.configure(weight=50)
+    assert changes(scene)["update"] == 2
+    scene.up()
+    shifted = deployed(scene, PrometheusRule)["spec"]["groups"]
+    assert [group for group in shifted if group not in groups] == [shifted[0]]
+    assert "vector(50)" in {rule["expr"] for rule in shifted[0]["rules"]}
+    assert changes(scene).keys() == {"same"}
+
+
+def test_what_others_do_to_monitoring_is_put_back_and_what_is_switched_off_goes(scene: Scene) -> None:
+    scene.configure(weight=20, canary=GOOD_CANARY)
+    scene.up()
+    scene.kubectl("delete", "prometheusrule", OBJECT)
+    scene.kubectl("label", "--overwrite", "podmonitor", OBJECT, "app.kubernetes.io/part-of=other")
+    told = scene.stack.run("preview")
+    assert f"PrometheusRule {OBJECT} is missing" in told
+    assert f"PodMonitor {OBJECT} was changed by kubectl-label" in told
+    scene.configure(weight=50)
+    scene.up()
+    assert there(scene) == {"PodMonitor", "PrometheusRule", "ConfigMap"}
+    assert deployed(scene, PodMonitor)["metadata"]["labels"]["app.kubernetes.io/part-of"] == "macromind"
+    assert changes(scene).keys() == {"same"}
+
+    scene.stack.set("monitoring.dashboardTitle", "Another title")
+    scene.up()
+    (dashboard,) = deployed(scene, ConfigMap)["data"].values()
+    assert '"title":"Another title"' in dashboard
+
+    scene.stack.set("monitoring.enabled", "false")
+    scene.up()
+    assert there(scene) == set()
+
+
+def test_the_queries_count_exactly_what_was_sent(scene: Scene, prometheus: Prometheus) -> None:
+    scene.configure(weight=0, canary=GOOD_CANARY | HEADER)
+    scene.up()
+    scene.settle()
+    answers: Counter[tuple[str, int]] = Counter()
+    with httpx2.Client(trust_env=False, base_url=scene.sandbox.proxy_url) as http:
+
+        def answered(track: str) -> tuple[str, int]:
+            header = {"X-Canary": "true"} if track == "canary" else {}
+            answer = http.get(PATHS[NAME], headers={"Host": f"{scene.namespace}.example"} | header)
+            found = answer.headers["X-Version"], answer.status_code
+            answers[found] += 1
+            return found
+
+        eventually(lambda: answered("canary") == ("canary", 200))
+        assert {answered("stable") for _ in range(37)} == {("stable", 200)}
+        order(scene, "1")
+        eventually(lambda: answered("canary") == ("canary", 500))
+        assert {answered("canary") for _ in range(11)} == {("canary", 500)}
+    sent = {track: answers[track, 200] + answers[track, 500] for track in ("stable", "canary")}
+    expected = {labels(app=NAME, version=track): float(number) for track, number in sent.items()}
+    ratios = {
+        labels(app=NAME, version="stable"): 0.0,
+        labels(app=NAME, version="canary"): answers["canary", 500] / sent["canary"],
+    }
+    for source in ("application", "traefik"):
+        scope = Scope(scene.namespace, (NAME,))
+        eventually(lambda: prometheus.ask(_counted(track_rate(SOURCES[source], scope))) == expected)  # noqa: B023 - used at once
+        assert prometheus.ask(_counted(track_error_ratio(SOURCES[source], scope))) == pytest.approx(ratios)
+
+
+def _counted(query: str) -> str:
+    """Return a query for what was counted in place of the rate at which it is."""
+    return query.replace("rate(", "(").replace("[5m]", "")
+
+
+def test_a_failing_canary_and_a_weight_set_by_hand_fire_their_alerts_alone_and_both_clear(
+    scene: Scene, prometheus: Prometheus
+) -> None:
+    scene.configure(weight=50, canary=GOOD_CANARY)
+    scene.up()
+    with Traffic(scene.sandbox.proxy_url, f"{scene.namespace}.example", PATHS, RATE):
+        eventually(prometheus.watches, 90)
+        recorded = f'count({{__name__=~"canary_(?:track|service):.*",namespace="{scene.namespace}"}})'
+        eventually(lambda: prometheus.ask(recorded) == {labels(): RECORDED_SERIES}, 2 * INTERVAL_SECONDS)
+        assert prometheus.firing() == set()
+
+        order(scene, "0.3")
+        eventually(lambda: prometheus.firing() == {"CanaryErrorRatioHigh"}, 2 * INTERVAL_SECONDS + SCRAPE_SECONDS)
+        order(scene, None)
+        eventually(lambda: prometheus.firing() == set(), 4 * INTERVAL_SECONDS)
+
+        scene.kubectl("annotate", "--overwrite", "ingress", CANARY, f"{WEIGHT}=90")
+        eventually(lambda: prometheus.firing() == {"CanaryShareOffWeight"}, SETTLE_SECONDS + 4 * INTERVAL_SECONDS)
+        scene.up()
+        eventually(lambda: prometheus.firing() == set(), 4 * INTERVAL_SECONDS)
+
+
+def test_the_rules_do_what_their_tests_say(toolchain: Toolchain, tmp_path: Path) -> None:
+    for suite in sorted(promtool.SUITES.glob("*.yaml")):
+        promtool.play(toolchain.promtool, suite, tmp_path, promtool.settings())
