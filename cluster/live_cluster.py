@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar, cast
 
 import httpx2
 from lightkube import ApiError, Client
-from lightkube.core.exceptions import ConfigError
+from lightkube.core.exceptions import ConfigError, LoadResourceError
 from lightkube.core.resource_registry import resource_registry
 from lightkube.generic_resource import create_namespaced_resource
 from lightkube.resources.apps_v1 import Deployment, ReplicaSet
@@ -22,8 +22,8 @@ from lightkube.types import PatchType
 
 from cluster.errors import ClusterError, ForbiddenError, NotReadyError
 from config.settings import Settings
-from routing.router import Manifest, UnreadableRouteError
-from routing.split import Backend, CanaryBackend, Split, Track
+from routing.router import Manifest, RouteKind, UnreadableRouteError
+from routing.split import Split, Track
 from workload.labels import object_name, selector
 from workload.live import FIELD_MANAGER, LiveService, Objects, changed_by_others, lacks, live_service, routes_of
 from workload.manifests import configurations_used
@@ -108,7 +108,7 @@ class LiveCluster:
         routes = self._routes()
         others = [found for kind in self._optional_kinds() for found in self._list(kind)]
         self._objects = {_key(found): found for found in (*deployments, *services, *routes, *others)}
-        self._kinds = frozenset({"Deployment", "Service", *(kind for _, kind in self._route_kinds)}) | {
+        self._kinds = frozenset({"Deployment", "Service", *(each.kind for each in self._router.kinds)}) | {
             kind.__name__ for kind in self._optional_kinds()
         }
         deployments_by_name = {found["metadata"]["name"]: found for found in deployments}
@@ -175,7 +175,7 @@ class LiveCluster:
         So too for the objects that watch a stack's services.
         """
         kind, name = _key(manifest)
-        routed = {kind for _, kind in self._route_kinds}
+        routed = {each.kind for each in self._router.kinds}
         track = manifest["metadata"]["labels"].get("app.kubernetes.io/instance")
         siblings = any(other == track for _, other in self._objects)
         kept = {"Deployment", "Service", *routed, *(kind.__name__ for kind in _MONITORING_KINDS)}
@@ -394,27 +394,8 @@ class LiveCluster:
             if asked_for
         ]
 
-    @cached_property
-    def _route_kinds(self) -> frozenset[tuple[str, str]]:
-        return frozenset(
-            (route.manifest["apiVersion"], route.manifest["kind"])
-            for name in self._settings.services
-            for route in self._router.render(self._with_canary(name))
-        )
-
     def _routes(self) -> list[Manifest]:
-        return [
-            found
-            for api_version, kind in sorted(self._route_kinds)
-            for found in self._list(cast("Any", resource_registry.load(api_version, kind)))
-        ]
-
-    def _with_canary(self, name: str) -> Split:
-        """Return the declared split with a canary even when none is declared, so that all kinds of routes show."""
-        split = self._settings.split_of(name)
-        return replace(
-            split, canary=split.canary or CanaryBackend(Backend(object_name(name, Track.CANARY), split.stable.port), 0)
-        )
+        return [found for kind in self._router.kinds for found in self._list(_resource_of(kind))]
 
     def _patch(self, manifest: Manifest) -> None:
         metadata = manifest["metadata"]
@@ -509,6 +490,14 @@ def _numbers(service: Manifest) -> set[int]:
 
 def _resource(manifest: Manifest) -> Any:  # noqa: ANN401 - a class of lightkube
     return resource_registry.load(manifest["apiVersion"], manifest["kind"])
+
+
+def _resource_of(kind: RouteKind) -> Any:  # noqa: ANN401 - a class of lightkube
+    try:
+        return resource_registry.load(kind.api_version, kind.kind)
+    except LoadResourceError:  # not one of Kubernetes' own
+        group, _, version = kind.api_version.partition("/")
+        return resource_registry.register(create_namespaced_resource(group, version, kind.kind, kind.plural))
 
 
 def _plain(found: Any) -> Manifest:  # noqa: ANN401 - an instance of any class of lightkube

@@ -146,9 +146,7 @@ class CanaryService(KubernetesComponent):
             manifest["metadata"]["labels"] = labels_of(settings, name, track, self._args.part_of)
             used = [tracks[track_of[service]] for service in sorted(route.services) if service in track_of]
             # A weight that falls waits for stable only, which has lost all its pods if it was not lowered ahead.
-            awaited = (
-                used if track is Track.STABLE or self._args.raises else [tracks[t] for t in tracks if t is Track.STABLE]
-            )
+            awaited = used if self._args.raises else [tracks[t] for t in tracks if t is Track.STABLE]
             waits = [wait for _, wait in awaited]
             pods = [resource for resources, _ in used for resource in resources]
             previous.append(self._object(manifest, [*pods, *previous], waits=waits))

@@ -22,8 +22,14 @@ _ABILITIES: Final = {
     Feature.HEADER: "route by header",
     Feature.COOKIE: "route by cookie",
     Feature.AFFINITY: "keep a client on its pod",
+    Feature.AFFINITY_OF_STABLE: "keep the clients of stable only",
     Feature.ATTACH: "attach a canary to objects of others",
+    Feature.TLS: "take a certificate from the route: it belongs to what takes in the requests",
+    Feature.IMPLEMENTATION_SPECIFIC: "match paths in a way of its own",
 }
+
+_OF_ROUTERS: Final = ("gateway", "traefik", "istio")
+"""The keys of one router each, named as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +181,8 @@ def _contradictions(values: Mapping[str, object], secret: frozenset[str]) -> Ite
     services = _map(values.get("services"))
     router = ROUTERS.get(str(values.get("router", Settings.model_fields["router"].default)))
     routed: dict[str, str] = {}
+    if router:
+        yield from _unused_problems(router, values, secret)
     for name, value in services.items():
         location: list[str | int] = ["services", name]
         service = _map(value)
@@ -201,6 +209,35 @@ def _contradictions(values: Mapping[str, object], secret: frozenset[str]) -> Ite
         yield from _patch_problems(location, service, secret)
         if router:
             yield from _router_problems(router, location, service, secret)
+
+
+def _unused_problems(router: Router, values: Mapping[str, object], secret: frozenset[str]) -> Iterator[Problem]:
+    """Yield what is set for another router."""
+    for key in _OF_ROUTERS:
+        if key in values and key != router.name:
+            allowed = f"absent: it is for router {key}, and the router is {router.name}"
+            yield Problem(key, "(a map)", allowed, _remove([key]))
+    default = Settings.model_fields["ingress_class_name"].default
+    ingress_class = values.get("ingressClassName", default)
+    if router.name != "nginx" and ingress_class != default:  # which the project file sets
+        allowed = f"absent: it is for router nginx, and the router is {router.name}"
+        shown = _shown(ingress_class, ["ingressClassName"], secret)
+        yield Problem("ingressClassName", shown, allowed, _remove(["ingressClassName"]))
+    if values.get("tlsSecretName"):
+        yield from _lacking(router, Feature.TLS, ["tlsSecretName"], values["tlsSecretName"], secret)
+
+
+def _lacking(
+    router: Router, feature: Feature, key: list[str | int], value: object, secret: frozenset[str]
+) -> Iterator[Problem]:
+    if feature not in router.features:
+        able = [name for name, other in ROUTERS.items() if feature in other.features]
+        yield Problem(
+            _dotted(key),
+            _shown(value, key, secret),
+            f"absent: router {router.name} cannot {_ABILITIES[feature]}; {', '.join(able) or 'no router'} can",
+            _remove(key),
+        )
 
 
 def _autoscaling_problems(
@@ -281,22 +318,21 @@ def _router_problems(
     router: Router, location: list[str | int], service: Mapping[str, object], secret: frozenset[str]
 ) -> Iterator[Problem]:
     canary = _map(service.get("canary"))
+    affinity = service.get("sessionAffinity")
+    legacy = "legacy" if _map(affinity).get("canaryBehavior") == "legacy" else None
+    own_type = "ImplementationSpecific" if service.get("pathType") == "ImplementationSpecific" else None
     asked: list[tuple[Feature, list[str | int], object]] = [
         (Feature.HEADER, ["canary", "header"], canary.get("header")),
         (Feature.COOKIE, ["canary", "cookie"], canary.get("cookie")),
-        (Feature.AFFINITY, ["sessionAffinity"], service.get("sessionAffinity")),
+        (Feature.AFFINITY, ["sessionAffinity"], affinity),
+        (Feature.IMPLEMENTATION_SPECIFIC, ["pathType"], own_type),
         (Feature.ATTACH, ["stable"], "existing" if service.get("stable") == "existing" else None),
     ]
+    if Feature.AFFINITY in router.features:
+        asked.append((Feature.AFFINITY_OF_STABLE, ["sessionAffinity", "canaryBehavior"], legacy))
     for feature, path, value in asked:
-        if value is not None and feature not in router.features:
-            able = [name for name, other in ROUTERS.items() if feature in other.features]
-            key = [*location, *path]
-            yield Problem(
-                _dotted(key),
-                _shown(value, key, secret),
-                f"absent: router {router.name} cannot {_ABILITIES[feature]}; {', '.join(able) or 'no router'} can",
-                _remove(key),
-            )
+        if value is not None:
+            yield from _lacking(router, feature, [*location, *path], value, secret)
     if Feature.HEADER in router.features:
         yield from _header_problems(router, [*location, "canary", "header"], _map(canary.get("header")), secret)
 
@@ -305,13 +341,14 @@ def _header_problems(
     router: Router, location: list[str | int], header: Mapping[str, object], secret: frozenset[str]
 ) -> Iterator[Problem]:
     syntax = router.header_syntax
-    for part, pattern, example in (("name", syntax.name, "X-Canary"), ("value", syntax.value, "true")):
+    names = (str(header.get("name")).lower(), "X-Canary", "x-canary")
+    name = next(name for name in names if syntax.name.fullmatch(name))
+    for part, pattern, example in (("name", syntax.name, name), ("value", syntax.value, "true")):
         value = header.get(part)
         value = str(value) if isinstance(value, float) else value
         if isinstance(value, str) and not pattern.fullmatch(value):
-            allowed = f"{syntax.rule} (router {router.name} silently ignores others)"
             shown = _shown(value, location, secret)
-            yield Problem(_dotted([*location, part]), shown, allowed, _set([*location, part], example))
+            yield Problem(_dotted([*location, part]), shown, syntax.rule, _set([*location, part], example))
 
 
 def _map(value: object) -> dict[str, Any]:

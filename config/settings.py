@@ -24,12 +24,13 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticKnownError
 
 from routing.registry import ROUTERS
-from routing.router import Router
+from routing.router import Feature, Router
 from routing.split import (
     TOTAL_WEIGHT,
     Backend,
     CanaryBackend,
     CanaryBehavior,
+    Entry,
     Header,
     Match,
     PathType,
@@ -84,6 +85,7 @@ RESERVED_ANNOTATIONS: Final = (
     "nginx.ingress.kubernetes.io/session-cookie-path",
     "kubernetes.io/ingress.class",
     "pulumi.com/*",
+    "canary-service/*",
 )
 INT32: Final = 2**31 - 1
 """The API server holds counts and times as 32-bit numbers."""
@@ -521,6 +523,34 @@ class MonitoringSettings(Model):
     )
 
 
+class GatewaySettings(Model):
+    """The Gateway that HTTPRoutes are attached to; it belongs to the platform, not to the stack."""
+
+    name: ObjectName = Field("gateway", description="the name of a Gateway", examples=["gateway"])
+    namespace: Annotated[str, StringConstraints(pattern=DNS_LABEL, max_length=63)] | None = Field(
+        None, description="the namespace of the Gateway (default: the stack's)", examples=["gateways"]
+    )
+    listener: ObjectName | None = Field(
+        None, description="the name of one of its listeners (default: all)", examples=["https"]
+    )
+
+
+class TraefikSettings(Model):
+    """Where Traefik takes in requests."""
+
+    entry_points: tuple[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")], ...] = Field(
+        (), description="a list of names of entry points (default: those that Traefik has as defaults)"
+    )
+
+
+class IstioSettings(Model):
+    """The Gateways (networking.istio.io) through which requests come from outside."""
+
+    gateways: tuple[Annotated[str, StringConstraints(pattern=rf"^({_LABEL}/)?{_LABEL}(\.{_LABEL})*$")], ...] = Field(
+        (), description="a list of NAME or NAMESPACE/NAME (default: none; the mesh calls the Service by its name)"
+    )
+
+
 class Settings(Model):
     """The configuration of a stack."""
 
@@ -537,6 +567,9 @@ class Settings(Model):
         "nginx", description="one of " + ", ".join(ROUTERS), examples=["nginx"]
     )
     ingress_class_name: ObjectName = Field("nginx", description="the name of an IngressClass", examples=["nginx"])
+    gateway: GatewaySettings = Field(GatewaySettings(), description="name, namespace and listener")
+    traefik: TraefikSettings = Field(TraefikSettings(), description="entryPoints")
+    istio: IstioSettings = Field(IstioSettings(), description="gateways")
     tls_secret_name: Annotated[ObjectName | None, BeforeValidator(_absent_when_empty)] = Field(
         None, description="the name of a TLS Secret for the host", examples=["macromind-tls"]
     )
@@ -616,6 +649,26 @@ class Settings(Model):
         """Return the router that carries out the splits of this stack."""
         return ROUTERS[self.router]
 
+    def _entries(self) -> tuple[Entry, ...]:
+        match self.router:
+            case "nginx":
+                return (Entry(self.ingress_class_name),)
+            case "gateway":
+                return (Entry(self.gateway.name, self.gateway.namespace, self.gateway.listener),)
+            case "traefik":
+                return tuple(map(Entry, self.traefik.entry_points))
+            case "istio":
+                places = (gateway.rpartition("/") for gateway in self.istio.gateways)
+                return tuple(Entry(gateway, namespace or None) for namespace, _, gateway in places)
+            case _:
+                return ()
+
+    def _match_of(self, name: str) -> Match:
+        if Feature.MESH in self.router_of_stack().features and not self._entries():
+            return Match(name, "/")
+        service = self.services[name]
+        return Match(self.host, service.path, service.path_type)
+
     def split_of(self, name: str) -> Split:
         """Return how the requests of this service are shared."""
         service = self.services[name]
@@ -633,10 +686,10 @@ class Settings(Model):
         return Split(
             name=name,
             namespace=self.namespace,
-            match=Match(self.host, service.path, service.path_type),
+            match=self._match_of(name),
             stable=Backend(name, self.service_port_of(name)),
             canary=canary,
-            ingress_class=self.ingress_class_name,
+            entries=self._entries(),
             tls_secret=self.tls_secret_name,
             annotations=service.annotations,
             affinity=SessionAffinity(affinity.cookie_name, affinity.max_age_seconds, affinity.canary_behavior)

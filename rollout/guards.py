@@ -120,11 +120,9 @@ def moves(settings: Settings, name: str, live: LiveService) -> Iterator[str]:
     if declared.match != found.match:
         old, new = (f"{match.host}{match.path} ({match.path_type})" for match in (found.match, declared.match))
         yield f"the route moves from {old} to {new}: requests to the old one will fail"
-    if declared.ingress_class != found.ingress_class:
-        yield (
-            f"the route moves from ingress class {found.ingress_class} to {declared.ingress_class}: requests to the "
-            "old one's controller will fail"
-        )
+    if declared.entries != found.entries:
+        old, new = (" and ".join(map(str, split.entries)) or "the default" for split in (found, declared))
+        yield f"the route moves from {old} to {new}: requests that come in by the old one will fail"
 
 
 def _jumps(settings: Settings, live: Mapping[str, LiveService]) -> Iterator[Problem]:

@@ -17,7 +17,6 @@ from config.loader import Problem
 from config.settings import Settings
 from rollout.engine_events import COMPONENT, SECRET, STACK, EventStream, Step, kind_and_name
 from rollout.guards import RefusedError, moves, transitions
-from routing.registry import ROUTERS
 from routing.router import Manifest, Router, UnreadableRouteError
 from routing.split import TOTAL_WEIGHT, Track
 from workload.labels import object_name
@@ -526,8 +525,7 @@ def _removed(
 
 
 def _route_kinds(settings: Settings) -> set[str]:
-    router = ROUTERS[settings.router]
-    return {str(r.manifest["kind"]) for name in settings.services for r in router.render(settings.split_of(name))}
+    return {kind.kind for kind in settings.router_of_stack().kinds}
 
 
 def _objects(steps: Iterable[Step]) -> Iterator[ObjectPlan]:

@@ -8,8 +8,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
-from routing.router import Feature, HeaderSyntax, Manifest, RouteObject, UnreadableRouteError
-from routing.split import Backend, CanaryBackend, Header, Match, SessionAffinity, Split, Track
+from routing.router import Feature, HeaderSyntax, Manifest, RouteKind, RouteObject, UnreadableRouteError
+from routing.split import Backend, CanaryBackend, Entry, Header, Match, SessionAffinity, Split, Track
 
 ANNOTATION_PREFIX: Final = "nginx.ingress.kubernetes.io/"
 CANARY: Final = ANNOTATION_PREFIX + "canary"
@@ -34,14 +34,27 @@ class Nginx:
     """Two Ingresses: `NAME` to the stable Service, `NAME-canary` with the canary annotations."""
 
     name = "nginx"
-    features = frozenset({Feature.WEIGHT, Feature.HEADER, Feature.COOKIE, Feature.AFFINITY, Feature.ATTACH})
+    features = frozenset(
+        {
+            Feature.WEIGHT,
+            Feature.HEADER,
+            Feature.COOKIE,
+            Feature.AFFINITY,
+            Feature.AFFINITY_OF_STABLE,
+            Feature.ATTACH,
+            Feature.TLS,
+            Feature.IMPLEMENTATION_SPECIFIC,
+        }
+    )
+    kinds = (RouteKind("networking.k8s.io/v1", "Ingress", "ingresses"),)
     # The controller drops a header annotation with other characters and only logs it
     # (internal/ingress/annotations/parser/validators.go, v1.15.1). Underscores in names are not passed on by nginx
     # unless `underscores_in_headers` is on.
     header_syntax = HeaderSyntax(
         name=re.compile(r"[A-Za-z0-9-]+"),
         value=re.compile(r"[A-Za-z0-9/._~:-]+"),
-        rule="a name of letters, digits and '-', and a value of letters, digits and '/', '.', '_', '~', ':', '-'",
+        rule="a name of letters, digits and '-', and a value of letters, digits and '/', '.', '_', '~', ':', '-' "
+        "(router nginx silently ignores others)",
     )
     # `--sync-rate-limit` 0.3 per second, then a Lua timer of at most 1 s.
     sync_seconds = 1 / 0.3 + 1
@@ -66,6 +79,10 @@ class Nginx:
             frozenset({split.stable.service, split.canary.backend.service}),
         )
         return stable, canary
+
+    def pod_annotations(self, service: str, track: Track) -> dict[str, str]:  # noqa: ARG002 - the seam's
+        """Return nothing: Services tell the pods apart."""
+        return {}
 
     def narrowed(self, manifests: Sequence[Manifest], match: Match) -> list[Manifest]:
         """Return the Ingresses that have this host, path and pathType, with nothing else in them."""
@@ -122,7 +139,7 @@ class Nginx:
             match=match,
             stable=backend,
             canary=_canary(canaries[0]) if canaries else None,
-            ingress_class=spec.get("ingressClassName", ""),
+            entries=(Entry(spec["ingressClassName"]),) if spec.get("ingressClassName") else (),
             # An entry without a Secret takes the controller's own certificate.
             tls_secret=spec["tls"][0].get("secretName") if spec.get("tls") else None,
             annotations=annotations,
@@ -178,10 +195,8 @@ def _ingress(split: Split, track: Track, backend: Backend, annotations: dict[str
             }
         },
     }
-    spec: Manifest = {
-        "ingressClassName": split.ingress_class,
-        "rules": [{"host": split.match.host, "http": {"paths": [path]}}],
-    }
+    spec: Manifest = {"ingressClassName": split.entries[0].name} if split.entries else {}
+    spec["rules"] = [{"host": split.match.host, "http": {"paths": [path]}}]
     # The stable Ingress alone decides TLS for the host; on a canary it has no effect.
     if split.tls_secret and track is Track.STABLE:
         spec["tls"] = [{"hosts": [split.match.host], "secretName": split.tls_secret}]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol, TypeAlias
 
-from routing.split import Match, Split
+from routing.split import Match, Split, Track
 
 Manifest: TypeAlias = dict[str, Any]
 """A Kubernetes object as the API server takes it."""
@@ -19,8 +19,29 @@ class Feature(StrEnum):
     HEADER = "header"
     COOKIE = "cookie"
     AFFINITY = "affinity"
+    AFFINITY_OF_STABLE = "affinity of stable"
+    """Keeps the clients of stable's pods only (`legacy`)."""
+
     ATTACH = "attach"
     """Keeps the canary in an object of its own, beside objects that belong to somebody else."""
+
+    TLS = "tls"
+    """Takes the host's certificate from a Secret that the route names."""
+
+    IMPLEMENTATION_SPECIFIC = "implementation-specific"
+    """Has path types of its own."""
+
+    MESH = "mesh"
+    """Without entries, requests come from clients that call the Service by its name, whatever host and path."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteKind:
+    """A kind of a router's objects, and how the API server's paths write it."""
+
+    api_version: str
+    kind: str
+    plural: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +85,11 @@ class Router(Protocol):
         ...
 
     @property
+    def kinds(self) -> tuple[RouteKind, ...]:
+        """All kinds of objects that `render` may return."""
+        ...
+
+    @property
     def header_syntax(self) -> HeaderSyntax:
         """The headers the router takes."""
         ...
@@ -75,6 +101,10 @@ class Router(Protocol):
 
     def render(self, split: Split) -> Sequence[RouteObject]:
         """Return the router's objects in the order in which they have to be created."""
+        ...
+
+    def pod_annotations(self, service: str, track: Track) -> dict[str, str]:
+        """Return what the pods of a service's track need so that the router can tell them apart."""
         ...
 
     def narrowed(self, manifests: Sequence[Manifest], match: Match) -> list[Manifest]:

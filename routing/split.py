@@ -42,6 +42,22 @@ class SessionAffinity:
 
 
 @dataclass(frozen=True, slots=True)
+class Entry:
+    """Where requests come in: an ingress class, a Gateway (perhaps one `listener` of it), an entry point.
+
+    `namespace` is that of a Gateway, None when it is the route's own.
+    """
+
+    name: str
+    namespace: str | None = None
+    listener: str | None = None
+
+    def __str__(self) -> str:
+        place = f"{self.namespace}/{self.name}" if self.namespace else self.name
+        return f"{place} ({self.listener})" if self.listener else place
+
+
+@dataclass(frozen=True, slots=True)
 class Match:
     """The requests that belong to the service."""
 
@@ -80,8 +96,8 @@ class CanaryBackend:
 class Split:
     """How the requests of one service are shared between its stable and its canary version.
 
-    `canary` is None when there is only the stable version. `annotations` are the user's own, for the object
-    that routes to the stable version.
+    `canary` is None when there is only the stable version. `entries` are empty where the router's own default holds.
+    `annotations` are the user's own, for the object that routes to the stable version.
     """
 
     name: str
@@ -89,7 +105,7 @@ class Split:
     match: Match
     stable: Backend
     canary: CanaryBackend | None = None
-    ingress_class: str = "nginx"
+    entries: tuple[Entry, ...] = ()
     tls_secret: str | None = None
     annotations: dict[str, str] = field(default_factory=dict)
     affinity: SessionAffinity | None = None

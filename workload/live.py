@@ -134,13 +134,13 @@ def _with_stable(settings: Settings, name: str, found: list[Manifest]) -> list[M
     """Add stable's routes as declared where somebody has deleted them: the canary's own still say its weight."""
     if settings.services[name].stable == "existing":
         return found
-    names = {route["metadata"]["name"] for route in found}
-    declared = settings.router_of_stack().render(settings.split_of(name))
+    there = {(route["kind"], route["metadata"]["name"]) for route in found}
+    declared = settings.split_of(name)
     return found + [
         route.manifest
-        for route in declared
-        if route.manifest["metadata"]["labels"]["version"] == Track.STABLE
-        and route.manifest["metadata"]["name"] not in names
+        for route in settings.router_of_stack().render(declared)
+        if route.services == {declared.stable.service}
+        and (route.manifest["kind"], route.manifest["metadata"]["name"]) not in there
     ]
 
 

@@ -41,8 +41,10 @@ def namespace(name: str) -> Manifest:
 def deployment(settings: Settings, name: str, track: Track, part_of: str) -> Manifest:
     """Return the Deployment of one track of a service."""
     service = settings.services[name]
+    annotations = settings.router_of_stack().pod_annotations(name, track)
     template: Manifest = {
-        "metadata": {"labels": labels_of(settings, name, track, part_of)},
+        "metadata": {"labels": labels_of(settings, name, track, part_of)}
+        | ({"annotations": annotations} if annotations else {}),
         "spec": _pod(settings, name, track),
     }
     return {

@@ -281,7 +281,7 @@ def test_removing_one_canary_loses_no_request_and_leaves_the_others(
         ("services.auth-service.canary.wieght", "10"),
         ("services.auth-service.replicas", "0"),
         ("services.meal-planner-service.path", "/api/auth"),
-        ("router", "istio"),
+        ("router", "haproxy"),
     ],
 )
 def test_a_bad_configuration_changes_nothing_and_says_why(

@@ -12,7 +12,7 @@ from config.loader import ConfigError, Problem, load
 from config.settings import CanarySettings, ServiceSettings
 from routing.nginx import Nginx
 from routing.router import Feature
-from routing.split import SessionAffinity, Track
+from routing.split import Entry, Match, SessionAffinity, Track
 
 SERVICE: dict[str, Any] = {"path": "/api/auth", "port": 8080, "image": "macromind/auth-service:1.4.2"}
 CANARY: dict[str, Any] = {"image": "macromind/auth-service:1.5.0"}
@@ -149,7 +149,60 @@ def test_a_header_value_that_nginx_would_silently_drop_is_refused(value: str) ->
 
 
 def test_an_unknown_router_lists_those_there_are() -> None:
-    assert problems(raw(router="istio"))["router"].allowed == "one of nginx"
+    allowed = problems(raw(router="haproxy"))["router"].allowed
+
+    assert allowed == "one of nginx, gateway, traefik, istio, linkerd, consul"
+
+
+OF_ROUTERS: dict[str, dict[str, Any]] = {
+    "gateway": {"name": "public", "namespace": "gateways", "listener": "https"},
+    "traefik": {"entryPoints": ["web"]},
+    "istio": {"gateways": ["istio-system/public", "own"]},
+}
+
+
+@pytest.mark.parametrize(
+    ("router", "entries"),
+    [
+        ("gateway", (Entry("public", "gateways", "https"),)),
+        ("traefik", (Entry("web"),)),
+        ("istio", (Entry("public", "istio-system"), Entry("own"))),
+    ],
+)
+def test_a_router_takes_in_requests_where_its_own_key_says(router: str, entries: tuple[Entry, ...]) -> None:
+    settings = load(raw(router=router) | {router: json.dumps(OF_ROUTERS[router])})
+
+    assert settings.split_of("auth-service").entries == entries
+    assert settings.split_of("auth-service").match == Match("macromind.local", "/api/auth")
+
+
+@pytest.mark.parametrize("router", ["istio", "linkerd", "consul"])
+def test_in_a_mesh_the_service_is_called_by_its_name(router: str) -> None:
+    split = load(raw(router=router)).split_of("auth-service")
+
+    assert (split.entries, split.match) == ((), Match("auth-service", "/"))
+
+
+@pytest.mark.parametrize("router", ["nginx", "gateway", "traefik", "istio", "linkerd", "consul"])
+def test_what_is_set_for_another_router_is_refused(router: str) -> None:
+    keys = {key: json.dumps(value) for key, value in OF_ROUTERS.items()}
+
+    found = problems(raw(router=router, ingressClassName="internal") | keys | {"canaryWeight": "101"})
+
+    assert set(found) - {"canaryWeight"} == {*OF_ROUTERS, "ingressClassName"} - {
+        "ingressClassName" if router == "nginx" else router
+    }
+    assert all(found[key].fix == f"pulumi config rm {key}" for key in set(found) - {"canaryWeight"})
+
+
+def test_istio_takes_header_names_in_lower_case_only() -> None:
+    header = {"name": "X-Canary", "value": "true"}
+    service = {"auth-service": SERVICE | {"canary": CANARY | {"header": header}}}
+
+    problem = problems(raw(service, router="istio"))["services.auth-service.canary.header.name"]
+
+    assert "lower case" in problem.allowed
+    assert problem.fix == "pulumi config set --path services.auth-service.canary.header.name x-canary"
 
 
 def test_a_service_named_like_anothers_canary_is_refused() -> None:
@@ -172,7 +225,7 @@ def test_services_that_are_no_map_are_refused(services: str) -> None:
 def test_all_problems_come_in_one_message() -> None:
     service = SERVICE | {"replicas": 0, "canary": {"header": {"name": "X Canary", "value": "true"}, "weight": 101}}
 
-    found = problems(raw({"auth-service": service, "Bad": SERVICE}, router="istio", canaryWeight="fifty"))
+    found = problems(raw({"auth-service": service, "Bad": SERVICE}, router="haproxy", canaryWeight="fifty"))
 
     assert {
         "router",
@@ -524,6 +577,12 @@ def test_what_only_the_owner_of_an_existing_ingress_can_change_is_refused() -> N
         (Feature.COOKIE, {"canary": CANARY | {"cookie": "canary"}}, "canary.cookie"),
         (Feature.AFFINITY, {"sessionAffinity": {"cookieName": "pin"}}, "sessionAffinity"),
         (Feature.ATTACH, {"stable": "existing", "canary": CANARY}, "stable"),
+        (Feature.IMPLEMENTATION_SPECIFIC, {"pathType": "ImplementationSpecific"}, "pathType"),
+        (
+            Feature.AFFINITY_OF_STABLE,
+            {"sessionAffinity": {"cookieName": "pin", "canaryBehavior": "legacy"}},
+            "sessionAffinity.canaryBehavior",
+        ),
     ],
 )
 def test_what_a_router_cannot_do_is_refused_with_those_that_can(
@@ -538,6 +597,14 @@ def test_what_a_router_cannot_do_is_refused_with_those_that_can(
     assert set(found) == {f"services.auth-service.{key}"}
     assert "router nginx cannot" in found[f"services.auth-service.{key}"].allowed
     assert "able can" in found[f"services.auth-service.{key}"].allowed
+
+
+@pytest.mark.parametrize("router", ["gateway", "istio", "linkerd", "consul"])
+def test_a_certificate_is_refused_where_the_route_has_none(router: str) -> None:
+    found = problems(raw(router=router, tlsSecretName="macromind-tls"))
+
+    assert set(found) == {"tlsSecretName"}
+    assert "nginx, traefik can" in found["tlsSecretName"].allowed
 
 
 @pytest.mark.parametrize("step", [1, 30, 100])

@@ -9,7 +9,7 @@ import pytest
 from config.loader import load
 from config.settings import Settings
 from rollout.guards import RefusedError, Transition, transitions
-from routing.split import Backend, CanaryBackend, Match, Split, Track
+from routing.split import Backend, CanaryBackend, Entry, Match, Split, Track
 from workload.labels import selector
 from workload.live import LiveDeployment, LivePort, LiveService
 
@@ -43,7 +43,9 @@ def running(weight: int | None = 20) -> LiveService:
     return LiveService(
         stable=deployment(STABLE, 4, Track.STABLE),
         canary=None if weight is None else deployment(CANARY, 1, Track.CANARY),
-        split=Split(NAME, "macromind", Match("macromind.local", "/api/auth"), stable, canary),
+        split=Split(
+            NAME, "macromind", Match("macromind.local", "/api/auth"), stable, canary, entries=(Entry("nginx"),)
+        ),
         selector=selector(NAME, Track.STABLE),
         port=LivePort(8080, "", 8080),
     )
@@ -113,7 +115,7 @@ def test_a_service_of_another_stack_is_left_alone() -> None:
         ({"path": "/api/v2"}, {}, "from macromind.local/api/auth (Prefix) to macromind.local/api/v2 (Prefix)"),
         ({"pathType": "Exact"}, {}, "to macromind.local/api/auth (Exact)"),
         ({}, {"host": "example.org"}, "to example.org/api/auth (Prefix)"),
-        ({}, {"ingressClassName": "ngnix"}, "from ingress class nginx to ngnix"),
+        ({}, {"ingressClassName": "ngnix"}, "from nginx to ngnix"),
     ],
 )
 def test_a_route_that_moves_is_said(change: dict[str, Any], top: dict[str, str], said: str) -> None:

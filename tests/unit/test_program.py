@@ -17,7 +17,7 @@ from pulumi.runtime.stack import Stack
 from config.loader import load
 from config.settings import Settings
 from demo.stack import CONFIGURATION
-from routing.split import Backend, CanaryBackend, Match, Split, Track
+from routing.split import Backend, CanaryBackend, Entry, Match, Split, Track
 from workload.labels import selector
 from workload.live import LiveDeployment, LiveService
 
@@ -223,7 +223,9 @@ def running(weight: int, *, stable: str = "1.4.2", canary: str = "1.5.0") -> Liv
     return LiveService(
         stable=deployment(stable, 2, Track.STABLE),
         canary=deployment(canary, 1, Track.CANARY),
-        split=Split(NAME, "macromind", match, backends[0], CanaryBackend(backends[1], weight)),
+        split=Split(
+            NAME, "macromind", match, backends[0], CanaryBackend(backends[1], weight), entries=(Entry("nginx"),)
+        ),
         selector=selector(NAME, Track.STABLE),
     )
 
