@@ -1,13 +1,18 @@
 """The conformance suite: every router, every case it has the features for."""
 
 import copy
+import random
+import re
+import secrets
 from dataclasses import replace
+from typing import Any, TypeVar
 
 import pytest
 
+from routing.ordered import Cookie, cookie_pattern
 from routing.registry import ROUTERS
 from routing.router import Feature, Router, UnreadableRouteError
-from routing.split import Backend, CanaryBackend, Header, Match, SessionAffinity, Split
+from routing.split import Backend, CanaryBackend, Entry, Header, Match, SessionAffinity, Split, Track
 
 STABLE_ONLY = Split(
     name="auth-service",
@@ -34,15 +39,43 @@ SPLITS = {
     ),
     "exact path": replace(STABLE_ONLY, match=Match("macromind.local", "/", "Exact"), canary=CANARY),
     "tls and annotations": replace(STABLE_ONLY, tls_secret="macromind-tls", annotations={"a/b": "c"}, canary=CANARY),  # noqa: S106 - the name of a Secret
-    "other class": replace(STABLE_ONLY, ingress_class="internal", canary=CANARY),
+    "path with a slash at its end": replace(STABLE_ONLY, match=Match("macromind.local", "/api/"), canary=CANARY),
+    "every path": replace(STABLE_ONLY, match=Match("macromind.local", "/"), canary=CANARY),
+    "any host below": replace(STABLE_ONLY, match=Match("*.macromind.local", "/api"), canary=CANARY),
+    "paths of the controller's": replace(STABLE_ONLY, match=Match("a.b", "/api", "ImplementationSpecific")),
 }
+
+ENTRIES = {
+    "nginx": (Entry("internal"),),
+    "gateway": (Entry("public", "gateways", "https"), Entry("own")),
+    "traefik": (Entry("web"), Entry("websecure")),
+    "istio": (Entry("public", "istio-system"),),
+}
+
+Drawn = TypeVar("Drawn")
 
 routers = pytest.mark.parametrize("router", ROUTERS.values(), ids=ROUTERS.keys())
 splits = pytest.mark.parametrize("split", SPLITS.values(), ids=SPLITS.keys())
 
 
+def fitted(router: Router, split: Split, entries: tuple[Entry, ...] | None = None) -> Split:
+    """Return a split as the configuration makes it for this router."""
+    entries = ENTRIES.get(router.name, ()) if entries is None else entries
+    match = Match(split.name, "/") if Feature.MESH in router.features and not entries else split.match
+    canary = split.canary
+    if canary and canary.header and not router.header_syntax.name.fullmatch(canary.header.name):
+        canary = replace(canary, header=replace(canary.header, name=canary.header.name.lower()))
+    return replace(split, entries=entries, match=match, canary=canary)
+
+
 def needs(split: Split) -> set[Feature]:
-    asked: dict[Feature, object] = {Feature.AFFINITY: split.affinity}
+    legacy = split.affinity is not None and split.affinity.canary_behavior == "legacy"
+    asked: dict[Feature, object] = {
+        Feature.AFFINITY: split.affinity,
+        Feature.AFFINITY_OF_STABLE: legacy or None,
+        Feature.TLS: split.tls_secret,
+        Feature.IMPLEMENTATION_SPECIFIC: split.match.path_type == "ImplementationSpecific" or None,
+    }
     if split.canary:
         asked |= {
             Feature.WEIGHT: split.canary,
@@ -55,23 +88,76 @@ def needs(split: Split) -> set[Feature]:
 @routers
 @splits
 def test_what_is_rendered_is_read_back(router: Router, split: Split) -> None:
-    if needs(split) <= router.features:
-        assert router.read([route.manifest for route in router.render(split)]) == split
+    fit = fitted(router, split)
+    if needs(fit) <= router.features:
+        assert router.read([route.manifest for route in router.render(fit)]) == fit
+
+
+def drawn(draw: random.Random) -> Split:
+    """Return any split that a configuration can ask for."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+
+    def text(alphabet: str, most: int) -> str:
+        return "".join(draw.choices(alphabet, k=draw.randint(1, most)))
+
+    def maybe(value: Drawn) -> Drawn | None:
+        return draw.choice((value, None))
+
+    name = draw.choice(letters) + text(letters + "0123456789-", 40) + "x"
+    path = "/" + "/".join(text(letters + "ABC019._-", 6) for _ in range(draw.randint(0, 3)))
+    path = draw.choice((path, path.rstrip("/") + "/"))
+    host = draw.choice(("", "*.")) + f"{text(letters, 9)}.{text(letters, 9)}"
+    visible = "".join(map(chr, range(0x21, 0x7F))).replace("`", "")
+    header = Header(text(letters + "X0-_!#$%&'*+.^|~", 20), text(visible, 30))
+    port = draw.randint(1, 65535)
+    cookie = maybe(text(letters + "A0_-", 12))
+    canary = CanaryBackend(Backend(f"{name}-canary", port), draw.randint(0, 100), maybe(header), cookie)
+    pinned = SessionAffinity(text(letters, 9), maybe(draw.randint(1, 10_000)), draw.choice(("sticky", "legacy")))
+    return Split(
+        name=name,
+        namespace=text(letters, 20),
+        match=Match(host, path, draw.choice(("Prefix", "Exact"))),
+        stable=Backend(name, port),
+        canary=maybe(canary),
+        tls_secret=maybe(text(letters, 9)),
+        annotations={f"{text(letters, 9)}/{text(letters, 9)}": text(visible, 9) for _ in range(draw.randint(0, 2))},
+        affinity=maybe(pinned),
+    )
+
+
+@routers
+def test_whatever_split_is_rendered_is_read_back(router: Router) -> None:
+    seed = secrets.randbits(32)
+    draw = random.Random(seed)  # noqa: S311 - nothing is kept secret by it
+    for _ in range(500):
+        split = drawn(draw)
+        least = 1 if router.name in ("nginx", "gateway") else 0
+        fit = fitted(router, split, ENTRIES.get(router.name, ())[: draw.randint(least, 2)])
+        lacking = needs(fit) - router.features
+        if lacking & {Feature.AFFINITY, Feature.AFFINITY_OF_STABLE}:
+            fit = replace(fit, affinity=None)
+        if Feature.TLS in lacking:
+            fit = replace(fit, tls_secret=None)
+
+        assert needs(fit) <= router.features
+        assert router.read([route.manifest for route in router.render(fit)]) == fit, f"seed {seed}"
 
 
 @routers
 @splits
 def test_reading_does_not_depend_on_the_order_of_the_objects(router: Router, split: Split) -> None:
-    if needs(split) <= router.features:
-        assert router.read([route.manifest for route in reversed(router.render(split))]) == split
+    fit = fitted(router, split)
+    if needs(fit) <= router.features:
+        assert router.read([route.manifest for route in reversed(router.render(fit))]) == fit
 
 
 @routers
 @splits
 def test_every_object_has_a_place_and_names_the_services_it_needs(router: Router, split: Split) -> None:
-    if needs(split) <= router.features:
+    fit = fitted(router, split)
+    if needs(fit) <= router.features:
         services = {split.stable.service} | ({split.canary.backend.service} if split.canary else set())
-        routes = router.render(split)
+        routes = router.render(fit)
         assert set().union(*(route.services for route in routes)) == services
         for route in routes:
             assert route.manifest["metadata"]["namespace"] == split.namespace
@@ -79,16 +165,25 @@ def test_every_object_has_a_place_and_names_the_services_it_needs(router: Router
 
 
 @routers
-def test_the_stable_route_does_not_wait_for_the_canary(router: Router) -> None:
+def test_a_route_of_stable_alone_does_not_wait_for_the_canary(router: Router) -> None:
     first = router.render(SPLITS["weight 20"])[0]
 
-    if len(router.render(SPLITS["weight 20"])) > 1:
+    if Feature.ATTACH in router.features:
         assert first.services == {"auth-service"}
 
 
 @routers
+@splits
+def test_every_object_is_of_a_kind_that_is_read_back(router: Router, split: Split) -> None:
+    fit = fitted(router, split)
+    if needs(fit) <= router.features:
+        found = {(route.manifest["apiVersion"], route.manifest["kind"]) for route in router.render(fit)}
+        assert found <= {(kind.api_version, kind.kind) for kind in router.kinds}
+
+
+@routers
 def test_rendering_gives_objects_of_its_own_each_time(router: Router) -> None:
-    split = SPLITS["tls and annotations"]
+    split = fitted(router, SPLITS["tls and annotations"])
     before = copy.deepcopy([route.manifest for route in router.render(split)])
     for route in router.render(split):
         route.manifest["metadata"]["labels"]["changed"] = "yes"
@@ -119,7 +214,7 @@ PREFIX = "nginx.ingress.kubernetes.io/"
 
 
 def test_nginx_renders_the_canary_ingress_of_the_documentation() -> None:
-    _, canary = ROUTERS["nginx"].render(SPLITS["header and weight"])
+    _, canary = ROUTERS["nginx"].render(replace(SPLITS["header and weight"], entries=(Entry("nginx"),)))
 
     assert canary.manifest == {
         "apiVersion": "networking.k8s.io/v1",
@@ -245,3 +340,248 @@ def test_nginx_does_not_read_an_ingress_with_several_paths() -> None:
 
     with pytest.raises(UnreadableRouteError, match="exactly one host and path"):
         ROUTERS["nginx"].read([stable])
+
+
+COOKIE_PATTERN = r"^(.*;\s*)?canary={}(\s*;.*)?$"
+
+
+def manifests_of(router: str, split: Split) -> list[dict[str, Any]]:
+    return [route.manifest for route in ROUTERS[router].render(fitted(ROUTERS[router], split))]
+
+
+def test_gateway_renders_one_route_whose_rules_go_from_header_to_cookie_to_weight() -> None:
+    (route,) = manifests_of("gateway", SPLITS["header and cookie"])
+    gateway = {"group": "gateway.networking.k8s.io", "kind": "Gateway"}
+    path = {"path": {"type": "PathPrefix", "value": "/api/auth"}}
+    cookie = {"type": "RegularExpression", "name": "Cookie"}
+
+    def backends(stable: int, canary: int) -> list[dict[str, Any]]:
+        service = {"group": "", "kind": "Service", "port": 8080}
+        return [
+            service | {"name": "auth-service", "weight": stable},
+            service | {"name": "auth-service-canary", "weight": canary},
+        ]
+
+    assert route["spec"] == {
+        "parentRefs": [
+            gateway | {"name": "public", "namespace": "gateways", "sectionName": "https"},
+            gateway | {"name": "own"},
+        ],
+        "hostnames": ["macromind.local"],
+        "rules": [
+            {
+                "matches": [path | {"headers": [{"type": "Exact", "name": "X-Canary", "value": "true"}]}],
+                "backendRefs": backends(0, 100),
+            },
+            {
+                "matches": [path | {"headers": [cookie | {"value": COOKIE_PATTERN.format("always")}]}],
+                "backendRefs": backends(0, 100),
+            },
+            {
+                "matches": [path | {"headers": [cookie | {"value": COOKIE_PATTERN.format("never")}]}],
+                "backendRefs": backends(100, 0),
+            },
+            {"matches": [path], "backendRefs": backends(80, 20)},
+        ],
+    }
+
+
+def test_linkerd_renders_the_route_of_the_service_that_clients_call() -> None:
+    (route,) = manifests_of("linkerd", SPLITS["weight 20"])
+
+    assert route["spec"]["parentRefs"] == [{"group": "", "kind": "Service", "name": "auth-service", "port": 8080}]
+    assert "hostnames" not in route["spec"]
+    assert [match for rule in route["spec"]["rules"] for match in rule["matches"]] == [
+        {"path": {"type": "PathPrefix", "value": "/"}}
+    ]
+
+
+def test_traefik_renders_weights_in_a_service_and_what_tells_requests_apart_in_a_route() -> None:
+    service, route = manifests_of("traefik", SPLITS["header and weight"])
+    rule = "Host(`macromind.local`) && (Path(`/api/auth`) || PathPrefix(`/api/auth/`))"
+
+    def services(stable: int, canary: int) -> list[dict[str, Any]]:
+        one = {"kind": "Service", "port": 8080}
+        return [
+            one | {"name": "auth-service", "weight": stable},
+            one | {"name": "auth-service-canary", "weight": canary},
+        ]
+
+    assert (service["kind"], service["spec"]) == ("TraefikService", {"weighted": {"services": services(80, 20)}})
+    assert route["kind"] == "IngressRoute"
+    assert route["spec"] == {
+        "entryPoints": ["web", "websecure"],
+        "routes": [
+            {
+                "kind": "Rule",
+                "match": f"{rule} && Header(`X-Canary`, `true`)",
+                "priority": 91,
+                "services": services(0, 100),
+            },
+            {
+                "kind": "Rule",
+                "match": rule,
+                "priority": 90,
+                "services": [{"kind": "TraefikService", "name": "auth-service"}],
+            },
+        ],
+    }
+
+
+def test_traefiks_header_of_a_short_path_does_not_go_over_a_longer_path() -> None:
+    split = SPLITS["header and cookie"]
+    of_every, of_exact = (
+        [route["priority"] for route in manifests_of("traefik", replace(split, match=match))[1]["spec"]["routes"]]
+        for match in (Match("h", "/"), Match("h", "/a", "Exact"))
+    )
+
+    assert max(of_every) < min(of_exact)
+
+
+def test_istio_renders_a_virtual_service_of_the_gateways() -> None:
+    (route,) = manifests_of("istio", SPLITS["header and weight"])
+    paths = [{"uri": {"exact": "/api/auth"}}, {"uri": {"prefix": "/api/auth/"}}]
+
+    def destinations(stable: int, canary: int) -> list[dict[str, Any]]:
+        return [
+            {"destination": {"host": "auth-service", "port": {"number": 8080}}, "weight": stable},
+            {"destination": {"host": "auth-service-canary", "port": {"number": 8080}}, "weight": canary},
+        ]
+
+    assert route["spec"] == {
+        "gateways": ["istio-system/public"],
+        "hosts": ["macromind.local"],
+        "http": [
+            {
+                "match": [path | {"headers": {"x-canary": {"exact": "true"}}} for path in paths],
+                "route": destinations(0, 100),
+            },
+            {"match": paths, "route": destinations(80, 20)},
+        ],
+    }
+
+
+def test_istio_without_gateways_splits_what_the_mesh_sends_to_the_service() -> None:
+    (route,) = (r.manifest for r in ROUTERS["istio"].render(fitted(ROUTERS["istio"], SPLITS["weight 20"], ())))
+
+    assert "gateways" not in route["spec"]
+    assert route["spec"]["hosts"] == ["auth-service"]
+    assert [set(each) for each in route["spec"]["http"]] == [{"route"}]
+
+
+def test_consul_renders_subsets_of_one_service_of_which_pods_say_the_track() -> None:
+    defaults, resolver, splitter, router = manifests_of("consul", SPLITS["header and weight"])
+
+    assert {m["metadata"]["name"] for m in (defaults, resolver, splitter, router)} == {"auth-service"}
+    assert defaults["spec"] == {"protocol": "http"}
+    assert resolver["spec"] == {
+        "defaultSubset": "stable",
+        "subsets": {
+            "stable": {"filter": "Service.Meta.version == stable"},
+            "canary": {"filter": "Service.Meta.version == canary"},
+        },
+    }
+    assert splitter["spec"] == {
+        "splits": [{"weight": 80, "serviceSubset": "stable"}, {"weight": 20, "serviceSubset": "canary"}]
+    }
+    assert router["spec"] == {
+        "routes": [
+            {
+                "match": {"http": {"header": [{"name": "X-Canary", "exact": "true"}]}},
+                "destination": {"service": "auth-service", "serviceSubset": "canary"},
+            }
+        ]
+    }
+    assert ROUTERS["consul"].pod_annotations("auth-service", Track.CANARY) == {
+        "consul.hashicorp.com/connect-inject": "true",
+        "consul.hashicorp.com/connect-service": "auth-service",
+        "consul.hashicorp.com/service-meta-version": "canary",
+    }
+
+
+@pytest.mark.parametrize("weight", range(101))
+def test_consuls_weights_are_whole_and_together_100(weight: int) -> None:
+    split = replace(STABLE_ONLY, canary=replace(CANARY, weight=weight))
+    splits = manifests_of("consul", split)[2]["spec"]["splits"]
+
+    assert [type(each["weight"]) for each in splits] == [int, int]
+    assert sum(each["weight"] for each in splits) == 100
+
+
+@pytest.mark.parametrize(
+    ("header", "reached"),
+    [
+        ("canary=always", True),
+        ("a=1; canary=always", True),
+        ("canary=always; b=2", True),
+        ("a=1;canary=always;b=2", True),
+        ("xcanary=always", False),
+        ("canary=alwaysx", False),
+        ("canary=never", False),
+    ],
+)
+def test_a_cookie_is_found_whole_wherever_it_stands(header: str, reached: bool) -> None:  # noqa: FBT001 - a case
+    pattern = cookie_pattern(Cookie("canary", "always"))
+
+    assert bool(re.search(pattern, header)) is bool(re.fullmatch(pattern, header)) is reached
+
+
+def weights(router: str, manifests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the entries that hold the weights of the last rule."""
+    found: dict[str, Any] = {
+        "gateway": lambda: manifests[0]["spec"]["rules"][-1]["backendRefs"],
+        "linkerd": lambda: manifests[0]["spec"]["rules"][-1]["backendRefs"],
+        "istio": lambda: manifests[0]["spec"]["http"][-1]["route"],
+        "traefik": lambda: manifests[0]["spec"]["weighted"]["services"],
+        "consul": lambda: manifests[2]["spec"]["splits"],
+    }
+    return list(found[router]())
+
+
+@pytest.mark.parametrize("router", ["gateway", "linkerd", "istio", "traefik", "consul"])
+def test_weights_that_share_out_nothing_are_not_read_as_a_split(router: str) -> None:
+    manifests = manifests_of(router, SPLITS["weight 20"])
+    for entry in weights(router, manifests):
+        entry["weight"] = 0
+
+    with pytest.raises(UnreadableRouteError):
+        ROUTERS[router].read(manifests)
+
+
+@pytest.mark.parametrize("router", ["gateway", "linkerd", "istio", "traefik"])
+@pytest.mark.parametrize(("stable", "canary", "percent"), [(4, 1, 20), (80, 70, 47), (1, 0, 0), (0, 3, 100)])
+def test_weights_of_another_sum_are_read_as_whole_percent(router: str, stable: int, canary: int, percent: int) -> None:
+    manifests = manifests_of(router, SPLITS["weight 20"])
+    for entry, weight in zip(weights(router, manifests), (stable, canary), strict=True):
+        entry["weight"] = weight
+
+    assert ROUTERS[router].read(manifests).weight == percent
+
+
+@pytest.mark.parametrize(("stable", "canary"), [(80, 70), (79.5, 20.5), (101, -1)])
+def test_weights_that_consul_refuses_are_not_read_as_a_split(stable: float, canary: float) -> None:
+    manifests = manifests_of("consul", SPLITS["weight 20"])
+    for entry, weight in zip(weights("consul", manifests), (stable, canary), strict=True):
+        entry["weight"] = weight
+
+    with pytest.raises(UnreadableRouteError):
+        ROUTERS["consul"].read(manifests)
+
+
+FOREIGN: dict[str, tuple[str, Any]] = {
+    "gateway": ("matches", [{"path": {"type": "PathPrefix", "value": "/other"}}]),
+    "linkerd": ("filters", [{"type": "RequestMirror"}]),
+    "istio": ("match", [{"uri": {"regex": ".*"}}]),
+    "traefik": ("match", "Host(`macromind.local`) && Query(`a`, `b`)"),
+}
+
+
+@pytest.mark.parametrize("router", FOREIGN)
+def test_a_rule_that_says_something_else_is_not_read_as_a_split(router: str) -> None:
+    manifests = manifests_of(router, SPLITS["header and weight"])
+    key, value = FOREIGN[router]
+    spec = manifests[-1]["spec"]
+    (spec.get("rules") or spec.get("http") or spec["routes"])[0][key] = value
+
+    with pytest.raises(UnreadableRouteError, match="auth-service"):
+        ROUTERS[router].read(manifests)
