@@ -57,14 +57,15 @@ def settle(cluster: Cluster, settings: Settings, service: str) -> int:
     def weights() -> tuple[int | None, int | None]:
         try:
             read_back = LiveCluster(cluster.client, settings).split(service).weight
-            return read_back, canary_weight(cluster.proxy_admin_url, settings.namespace, service)
+            in_force = canary_weight(cluster.proxy_admin_url, settings.namespace, service, settings.router)
+            return read_back, in_force
         except (ClusterError, UnreadableRouteError, OSError):
             return None, None  # not yet; what stays so is told below
 
     seen = wait_for(weights, lambda pair: pair == (declared, declared), SETTLE_SECONDS)
     if seen != (declared, declared):
         raise MeasurementError(
-            f"{service}: {declared} % is declared, but after {SETTLE_SECONDS:.0f} s the Ingress says {seen[0]} "
+            f"{service}: {declared} % is declared, but after {SETTLE_SECONDS:.0f} s the route says {seen[0]} "
             f"and the proxy routes by {seen[1]}"
         )
     return declared

@@ -5,7 +5,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 
 from sandbox.control_plane import ControlPlane
@@ -37,7 +37,8 @@ class Components:
         self._listeners = listeners
         self._processes = Processes()
         api_port, admin_port, prometheus_port = (listeners[name].getsockname()[1] for name in _FORWARDED)
-        self._control_plane = ControlPlane(state, toolchain, api_port, self._processes)
+        web_port = listeners["proxy"].getsockname()[1]
+        self._control_plane = ControlPlane(state, toolchain, api_port, web_port, self._processes)
         self._proxy = Proxy(state, toolchain["traefik"], listeners["proxy"], admin_port, self._processes)
         self._prometheus = Prometheus(state, toolchain["prometheus"], prometheus_port, admin_port, self._processes)
         self._operator = PrometheusOperator(state, toolchain["promtool"], self._prometheus, self._processes)
@@ -61,10 +62,12 @@ class Components:
         self._running = {name: self._control_plane.process(name) for name in ControlPlane.COMPONENTS}
         self._running |= {
             "kubelet": self._start_kubelet(),
-            "traefik": self._proxy.start(),
             "prometheus": self._prometheus.start(),
         }
-        await self._wait_until_ready()
+        await self._wait_until_ready(self._control_plane.wait_until_ready())
+        # Asks only once in a while again for kinds that are not there yet.
+        self._running["traefik"] = self._proxy.start()
+        await self._wait_until_ready(self._ready())
 
     async def keep(self) -> None:
         """Start each component again whenever it ends, as a kubelet does with a control plane's static pods."""
@@ -86,9 +89,9 @@ class Components:
             else:
                 process = await self._control_plane.restart(name, process)
 
-    async def _wait_until_ready(self) -> None:
-        """Wait for every component's work to be seen; the first that ends instead fails the start."""
-        ready = asyncio.create_task(self._ready())
+    async def _wait_until_ready(self, work: Coroutine[None, None, None]) -> None:
+        """Wait for the work of components to be seen; the first that ends instead fails the start."""
+        ready = asyncio.create_task(work)
         ends = {name: asyncio.create_task(self._processes.ended(pid)) for name, pid in self._running.items()}
         try:
             await asyncio.wait(
@@ -107,7 +110,6 @@ class Components:
 
     async def _ready(self) -> None:
         await asyncio.gather(
-            self._control_plane.wait_until_ready(),
             self._answers("traefik", self._proxy.wait_until_ready()),
             self._answers("prometheus", self._prometheus.wait_until_ready()),
         )

@@ -2,14 +2,18 @@
 
 import asyncio
 import contextlib
+import json
+import re
 import ssl
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
 import httpx2
 from lightkube import AsyncClient, KubeConfig
 from lightkube.core.exceptions import ApiError
+from lightkube.generic_resource import GenericNamespacedResource, create_global_resource, create_namespaced_resource
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.models.networking_v1 import IngressClassSpec
 from lightkube.resources.coordination_v1 import Lease
@@ -27,15 +31,83 @@ _AUDIT_POLICY = Path(__file__).with_name("audit-policy.yaml")
 _POLL_SECONDS = 0.1
 
 
+_SERVED = frozenset(
+    {
+        "gatewayclasses.gateway.networking.k8s.io",
+        "gateways.gateway.networking.k8s.io",
+        "httproutes.gateway.networking.k8s.io",
+        "ingressroutes.traefik.io",
+        "podmonitors.monitoring.coreos.com",
+        "prometheusrules.monitoring.coreos.com",
+        "referencegrants.gateway.networking.k8s.io",
+        "servicemonitors.monitoring.coreos.com",
+        "traefikservices.traefik.io",
+    }
+)
+"""What is for use here. Each takes the API server a part of a second, large ones more."""
+
+_GATEWAY_API, _TRAEFIK = ("gateway.networking.k8s.io", "v1"), ("traefik.io", "v1alpha1")
+_LISTED = (
+    (*_GATEWAY_API, "BackendTLSPolicy", "backendtlspolicies"),
+    (*_GATEWAY_API, "GRPCRoute", "grpcroutes"),
+    (*_GATEWAY_API, "TLSRoute", "tlsroutes"),
+    (*_TRAEFIK, "IngressRouteTCP", "ingressroutetcps"),
+    (*_TRAEFIK, "IngressRouteUDP", "ingressrouteudps"),
+    (*_TRAEFIK, "Middleware", "middlewares"),
+    (*_TRAEFIK, "MiddlewareTCP", "middlewaretcps"),
+    (*_TRAEFIK, "ServersTransport", "serverstransports"),
+    (*_TRAEFIK, "ServersTransportTCP", "serverstransporttcps"),
+    (*_TRAEFIK, "TLSOption", "tlsoptions"),
+    (*_TRAEFIK, "TLSStore", "tlsstores"),
+)
+"""Kinds that Traefik has to be able to list before it serves the others, without their schema, which is long."""
+
+_NAME_LINE = re.compile(r"^  name: (\S+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Definition:
+    """A CustomResourceDefinition: its name, <plural>.<group>, and its YAML, which to parse would take long."""
+
+    name: str
+    text: str
+
+
+def _definitions(folder: Path) -> list[_Definition]:
+    """Return those in the files of a folder, of which some have several."""
+    documents = [text for file in sorted(folder.iterdir()) for text in file.read_text().split("\n---\n")]
+    named = [(_NAME_LINE.search(text), text) for text in documents]
+    return [_Definition(found[1], text) for found, text in named if found and found[1] in _SERVED]
+
+
+def _without_schema(group: str, version: str, kind: str, plural: str) -> _Definition:
+    open_schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    served = {"name": version, "served": True, "storage": True, "schema": {"openAPIV3Schema": open_schema}}
+    spec = {
+        "group": group,
+        "scope": "Namespaced",
+        "names": {"kind": kind, "listKind": f"{kind}List", "plural": plural, "singular": kind.lower()},
+        "versions": [served],
+    }
+    metadata: dict[str, object] = {"name": f"{plural}.{group}"}
+    if group.endswith(".k8s.io"):
+        metadata["annotations"] = {"api-approved.kubernetes.io": "unapproved, a stand-in without schema"}
+    definition = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition"}
+    return _Definition(f"{plural}.{group}", json.dumps(definition | {"metadata": metadata, "spec": spec}))
+
+
 class ControlPlane:
     """etcd, kube-apiserver, kube-controller-manager, kube-scheduler and the kwok controller."""
 
     COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok-controller")
 
-    def __init__(self, state: StateFolder, toolchain: Mapping[str, str], api_port: int, processes: Processes) -> None:
+    def __init__(
+        self, state: StateFolder, toolchain: Mapping[str, str], api_port: int, web_port: int, processes: Processes
+    ) -> None:
         self._state = state
         self._toolchain = toolchain
         self._api_port = api_port
+        self._web_port = web_port
         self._url = f"https://127.0.0.1:{api_port}"
         self._processes = processes
         self._cluster = state.control_plane / "clusters" / _NAME
@@ -80,18 +152,25 @@ class ControlPlane:
             return self.process(component)
 
     async def wait_until_ready(self) -> None:
-        """Return once every component has shown by its work that it is up, and IngressClass `nginx` and CRDs are there.
+        """Return once every component has shown by its work that it is up, and what routers need is there.
 
-        Meanwhile `awaited` names the component whose work is missing.
+        That is the CRDs, IngressClass `nginx`, GatewayClass `traefik`, and Gateway `gateway` in namespace `default`,
+        which takes the routes of every namespace. Meanwhile `awaited` names the component whose work is missing.
         """
         self.awaited = "kube-apiserver"
         tls = self._credentials()
         await answered(f"{self._url}/readyz", tls)
         config = KubeConfig.from_file(self._state.kubeconfig)
-        async with AsyncClient(config, trust_env=False) as client, asyncio.TaskGroup() as definitions:
-            for file in sorted(Path(self._toolchain["crds"]).iterdir()):  # noqa: ASYNC240  a folder of few
-                definitions.create_task(self._define(file, tls))
-            await client.apply(_INGRESS_CLASS, field_manager="sandbox", force=True)
+        async with (
+            AsyncClient(config, trust_env=False) as client,
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls)) as session,
+        ):
+            async with asyncio.TaskGroup() as definitions:
+                complete = _definitions(Path(self._toolchain["crds"]))
+                for definition in (*complete, *(_without_schema(*each) for each in _LISTED)):
+                    definitions.create_task(self._define(definition, session))
+            for found in (_INGRESS_CLASS, _GATEWAY_CLASS, _gateway(self._web_port)):
+                await client.apply(found, field_manager="sandbox", force=True)
             while self.awaited:
                 with contextlib.suppress(ApiError, httpx2.HTTPError):
                     self.awaited = await self._missing(client)
@@ -102,21 +181,22 @@ class ControlPlane:
         tls.load_cert_chain(self._cluster / "pki" / "admin.crt", self._cluster / "pki" / "admin.key")
         return tls
 
-    async def _define(self, file: Path, tls: ssl.SSLContext) -> None:
-        """Apply the CustomResourceDefinition in a file named <group>_<plural>.yaml; return once its kind is served."""
-        group, _, plural = file.stem.partition("_")
-        async with (
-            aiohttp.ClientSession(raise_for_status=True) as session,
-            session.patch(
-                f"{self._url}/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{plural}.{group}",
-                params={"fieldManager": "sandbox", "force": "true"},
-                data=file.read_bytes(),  # noqa: ASYNC240  of a local disk; parsing it would take longer
-                headers={"Content-Type": "application/apply-patch+yaml"},
-                ssl=tls,
-            ) as answer,
-        ):
-            (version, *_) = (await answer.json())["spec"]["versions"]
-        await answered(f"{self._url}/apis/{group}/{version['name']}/{plural}?limit=1", tls)
+    async def _define(self, definition: _Definition, session: aiohttp.ClientSession) -> None:
+        """Apply a CustomResourceDefinition; return once its kind is served."""
+        plural, _, group = definition.name.partition(".")
+        async with session.patch(
+            f"{self._url}/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{definition.name}",
+            params={"fieldManager": "sandbox", "force": "true"},
+            data=definition.text,
+            headers={"Content-Type": "application/apply-patch+yaml"},
+            raise_for_status=True,
+        ) as answer:
+            version = next(each["name"] for each in (await answer.json())["spec"]["versions"] if each["served"])
+        while True:
+            async with session.get(f"{self._url}/apis/{group}/{version}/{plural}?limit=1") as answer:
+                if answer.ok:
+                    return
+            await asyncio.sleep(_POLL_SECONDS)
 
     async def _missing(self, client: AsyncClient) -> str:
         """Name a component that has not done its first work yet, if any."""
@@ -145,6 +225,20 @@ class ControlPlane:
             [self._toolchain["kwokctl"], f"--name={_NAME}", *arguments], self._state.logs / "kwokctl.log", environment
         )
         return await self._processes.ended(pid)
+
+
+_GATEWAY_CLASS = create_global_resource(*_GATEWAY_API, "GatewayClass", "gatewayclasses")(
+    metadata=ObjectMeta(name="traefik"), spec={"controllerName": "traefik.io/gateway-controller"}
+)
+_Gateway = create_namespaced_resource(*_GATEWAY_API, "Gateway", "gateways")
+
+
+def _gateway(port: int) -> GenericNamespacedResource:
+    listener = {"name": "web", "protocol": "HTTP", "port": port, "allowedRoutes": {"namespaces": {"from": "All"}}}
+    return _Gateway(
+        metadata=ObjectMeta(name="gateway", namespace="default"),
+        spec={"gatewayClassName": "traefik", "listeners": [listener]},
+    )
 
 
 _INGRESS_CLASS = IngressClass(

@@ -1,4 +1,4 @@
-"""Traefik as the sandbox's proxy: it serves ingress-nginx's annotations, canary ones included."""
+"""Traefik as the sandbox's proxy: it serves ingress-nginx's annotations, the Gateway API and its own resources."""
 
 import socket
 
@@ -52,6 +52,11 @@ class Proxy:
             "--providers.kubernetesingressnginx.publishstatusaddress=127.0.0.1",
             f"--providers.kubernetesingressnginx.proxynextupstream={_RETRIED}",
             f"--providers.kubernetesingressnginx.proxynextupstreamtries={_TRIES}",
+            "--providers.kubernetesgateway=true",
+            "--providers.kubernetesgateway.statusaddress.ip=127.0.0.1",
+            "--providers.kubernetescrd=true",
+            # As in Traefik's Helm chart: a canary without pods fails its own share and not the whole route.
+            "--providers.kubernetescrd.allowemptyservices=true",
             "--global.checknewversion=false",
             "--global.sendanonymoususage=false",
         )

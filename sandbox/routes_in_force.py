@@ -1,11 +1,15 @@
 """What the proxy routes by at this moment, which follows the API server with a delay."""
 
 import json
+import re
 import urllib.error
 import urllib.request
-from typing import Any, cast
+from typing import Any
 
-_PROVIDER = "kubernetesingressnginx"
+_PROVIDERS = {"nginx": "kubernetesingressnginx", "gateway": "kubernetesgateway", "traefik": "kubernetescrd"}
+# What the nginx provider calls a canary's service ends so; in the others a number comes after it.
+_CANARY = re.compile(r"-canary(-\d+)?$")
+_ALL = 10_000
 _NOT_FOUND = 404
 _TIMEOUT_SECONDS = 5
 
@@ -13,20 +17,41 @@ _TIMEOUT_SECONDS = 5
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def canary_weight(proxy_admin_url: str, namespace: str, ingress: str) -> int | None:
-    """Return the percent that Traefik sends to the canary of an Ingress's first path, or None without a route.
+def canary_weight(proxy_admin_url: str, namespace: str, service: str, router: str = "nginx") -> int | None:
+    """Return the percent that Traefik sends to the canary of a service's first path, or None without a route.
+
+    Args:
+        proxy_admin_url: where Traefik answers questions about itself.
+        namespace: that of the service.
+        service: the name of its Ingress, HTTPRoute or IngressRoute.
+        router: whose objects say it: nginx, gateway or traefik.
 
     Raises:
         OSError: the proxy does not answer; a retry may help.
     """
-    router = _get(f"{proxy_admin_url}/api/http/routers/{namespace}-{ingress}-rule-0-path-0@{_PROVIDER}")
-    if router is None:
+    provider = _PROVIDERS[router]
+    leads_to = _leads_to(proxy_admin_url, namespace, service, provider)
+    found = _get(f"{proxy_admin_url}/api/http/services/{leads_to}@{provider}") if leads_to else None
+    if found is None:
         return None
-    service = _get(f"{proxy_admin_url}/api/http/services/{router['service']}@{_PROVIDER}")
-    if service is None:
-        return None
-    weights = {part["name"]: part["weight"] for part in service.get("weighted", {}).get("services", ())}
-    return next((weight for name, weight in weights.items() if name.endswith("-canary")), 0)
+    weights = {part["name"]: part["weight"] for part in found.get("weighted", {}).get("services", ())}
+    return next((weight for name, weight in weights.items() if _CANARY.search(name)), 0)
+
+
+def _leads_to(proxy_admin_url: str, namespace: str, service: str, provider: str) -> str | None:
+    """Return the name of Traefik's service to which a route's requests go that nothing else decides."""
+    if provider == _PROVIDERS["nginx"]:
+        router = _get(f"{proxy_admin_url}/api/http/routers/{namespace}-{service}-rule-0-path-0@{provider}")
+        return router["service"] if router else None
+    if provider == _PROVIDERS["traefik"]:
+        return f"{namespace}-{service}"
+    # One for each rule, named by its number: the last one takes what the others leave.
+    name = re.compile(rf"httproute-{namespace}-{service}-gw-.+-ep-.+-(\d+)-[0-9a-f]+@{provider}")
+    routers = (
+        _get(f"{proxy_admin_url}/api/http/routers?per_page={_ALL}&search=httproute-{namespace}-{service}-gw-") or ()
+    )
+    numbered = [(int(found[1]), router["service"]) for router in routers if (found := name.fullmatch(router["name"]))]
+    return max(numbered)[1] if numbered else None
 
 
 def reloads(proxy_admin_url: str) -> int:
@@ -40,10 +65,10 @@ def reloads(proxy_admin_url: str) -> int:
     return sum(int(float(line.split()[-1])) for line in lines if line.startswith("traefik_config_reloads_total"))
 
 
-def _get(url: str) -> dict[str, Any] | None:
+def _get(url: str) -> Any:  # noqa: ANN401 - whatever Traefik says in JSON; None is that there is no such thing
     try:
         with _direct.open(url, timeout=_TIMEOUT_SECONDS) as response:
-            return cast("dict[str, Any]", json.load(response))
+            return json.load(response)
     except urllib.error.HTTPError as error:
         if error.code == _NOT_FOUND:
             return None

@@ -180,6 +180,25 @@ def _operator_crd(plural: str) -> DependencyFile:
     )
 
 
+# The kinds of the standard channel but for the ValidatingAdmissionPolicy, which is none.
+_GATEWAY_API = (
+    "backendtlspolicies",
+    "gatewayclasses",
+    "gateways",
+    "grpcroutes",
+    "httproutes",
+    "listenersets",
+    "referencegrants",
+    "tcproutes",
+    "tlsroutes",
+    "udproutes",
+)
+
+
+def _gateway_crd(plural: str) -> DependencyFile:
+    return DependencyFile("sigs.k8s.io/gateway-api", f"config/crd/standard/gateway.networking.k8s.io_{plural}.yaml")
+
+
 PULUMI = Binary(
     name="pulumi",
     package="github.com/pulumi/pulumi/pkg/v3/cmd/pulumi",
@@ -258,9 +277,17 @@ CATALOG = (
     Module(
         folder=MODULES / "crds",
         binaries=(),
-        download_seconds=2,
-        build_bytes=40_000_000,
-        files=tuple(map(_operator_crd, ("podmonitors", "prometheusrules", "servicemonitors"))),
+        download_seconds=5,
+        build_bytes=120_000_000,
+        files=(
+            *map(_operator_crd, ("podmonitors", "prometheusrules", "servicemonitors")),
+            *map(_gateway_crd, _GATEWAY_API),
+            DependencyFile(
+                "github.com/traefik/traefik/v3",
+                "docs/content/reference/dynamic-configuration/kubernetes-crd-definition-v1.yml",
+            ),
+            DependencyFile("istio.io/api", "kubernetes/customresourcedefinitions.gen.yaml"),
+        ),
     ),
 )
 
