@@ -56,9 +56,10 @@ def settle(cluster: Cluster, settings: Settings, service: str) -> int:
 
     def weights() -> tuple[int | None, int | None]:
         try:
-            read_back = LiveCluster(cluster.client, settings).split(service).weight
-            in_force = canary_weight(cluster.proxy_admin_url, settings.namespace, service, settings.router)
-            return read_back, in_force
+            return (
+                LiveCluster(cluster.client, settings).split(service).weight,
+                canary_weight(cluster.proxy_admin_url, settings.namespace, service, settings.router),
+            )
         except (ClusterError, UnreadableRouteError, OSError):
             return None, None  # not yet; what stays so is told below
 

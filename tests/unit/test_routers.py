@@ -5,84 +5,18 @@ import random
 import re
 import secrets
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
 from routing.ordered import Cookie, cookie_pattern
 from routing.registry import ROUTERS
 from routing.router import Feature, Router, UnreadableRouteError
-from routing.split import Backend, CanaryBackend, Entry, Header, Match, SessionAffinity, Split, Track
-
-STABLE_ONLY = Split(
-    name="auth-service",
-    namespace="macromind",
-    match=Match("macromind.local", "/api/auth"),
-    stable=Backend("auth-service", 8080),
-)
-CANARY = CanaryBackend(Backend("auth-service-canary", 8080), 20)
-HEADER = Header("X-Canary", "true")
-AFFINITY = SessionAffinity("pin", max_age=600)
-
-SPLITS = {
-    "stable only": STABLE_ONLY,
-    **{f"weight {w}": replace(STABLE_ONLY, canary=replace(CANARY, weight=w)) for w in (0, 1, 20, 50, 99, 100)},
-    "header at weight 0": replace(STABLE_ONLY, canary=replace(CANARY, weight=0, header=HEADER)),
-    "header and weight": replace(STABLE_ONLY, canary=replace(CANARY, header=HEADER)),
-    "cookie at weight 0": replace(STABLE_ONLY, canary=replace(CANARY, weight=0, cookie="canary")),
-    "header and cookie": replace(STABLE_ONLY, canary=replace(CANARY, header=HEADER, cookie="canary")),
-    "affinity": replace(STABLE_ONLY, canary=CANARY, affinity=AFFINITY),
-    "affinity of stable alone": replace(STABLE_ONLY, affinity=replace(AFFINITY, canary_behavior="legacy")),
-    "affinity for the session": replace(STABLE_ONLY, canary=CANARY, affinity=SessionAffinity("pin")),
-    "affinity that evicts": replace(
-        STABLE_ONLY, canary=CANARY, affinity=replace(AFFINITY, canary_behavior="legacy"), annotations={"a/b": "c"}
-    ),
-    "exact path": replace(STABLE_ONLY, match=Match("macromind.local", "/", "Exact"), canary=CANARY),
-    "tls and annotations": replace(STABLE_ONLY, tls_secret="macromind-tls", annotations={"a/b": "c"}, canary=CANARY),  # noqa: S106 - the name of a Secret
-    "path with a slash at its end": replace(STABLE_ONLY, match=Match("macromind.local", "/api/"), canary=CANARY),
-    "every path": replace(STABLE_ONLY, match=Match("macromind.local", "/"), canary=CANARY),
-    "any host below": replace(STABLE_ONLY, match=Match("*.macromind.local", "/api"), canary=CANARY),
-    "paths of the controller's": replace(STABLE_ONLY, match=Match("a.b", "/api", "ImplementationSpecific")),
-}
-
-ENTRIES = {
-    "nginx": (Entry("internal"),),
-    "gateway": (Entry("public", "gateways", "https"), Entry("own")),
-    "traefik": (Entry("web"), Entry("websecure")),
-    "istio": (Entry("public", "istio-system"),),
-}
-
-Drawn = TypeVar("Drawn")
+from routing.split import Backend, CanaryBackend, Entry, Match, SessionAffinity, Split, Track
+from tests.splits import AFFINITY, CANARY, ENTRIES, SPLITS, STABLE_ONLY, drawn, fitted, needs
 
 routers = pytest.mark.parametrize("router", ROUTERS.values(), ids=ROUTERS.keys())
 splits = pytest.mark.parametrize("split", SPLITS.values(), ids=SPLITS.keys())
-
-
-def fitted(router: Router, split: Split, entries: tuple[Entry, ...] | None = None) -> Split:
-    """Return a split as the configuration makes it for this router."""
-    entries = ENTRIES.get(router.name, ()) if entries is None else entries
-    match = Match(split.name, "/") if Feature.MESH in router.features and not entries else split.match
-    canary = split.canary
-    if canary and canary.header and not router.header_syntax.name.fullmatch(canary.header.name):
-        canary = replace(canary, header=replace(canary.header, name=canary.header.name.lower()))
-    return replace(split, entries=entries, match=match, canary=canary)
-
-
-def needs(split: Split) -> set[Feature]:
-    legacy = split.affinity is not None and split.affinity.canary_behavior == "legacy"
-    asked: dict[Feature, object] = {
-        Feature.AFFINITY: split.affinity,
-        Feature.AFFINITY_OF_STABLE: legacy or None,
-        Feature.TLS: split.tls_secret,
-        Feature.IMPLEMENTATION_SPECIFIC: split.match.path_type == "ImplementationSpecific" or None,
-    }
-    if split.canary:
-        asked |= {
-            Feature.WEIGHT: split.canary,
-            Feature.HEADER: split.canary.header,
-            Feature.COOKIE: split.canary.cookie,
-        }
-    return {feature for feature, value in asked.items() if value is not None}
 
 
 @routers
@@ -91,38 +25,6 @@ def test_what_is_rendered_is_read_back(router: Router, split: Split) -> None:
     fit = fitted(router, split)
     if needs(fit) <= router.features:
         assert router.read([route.manifest for route in router.render(fit)]) == fit
-
-
-def drawn(draw: random.Random) -> Split:
-    """Return any split that a configuration can ask for."""
-    letters = "abcdefghijklmnopqrstuvwxyz"
-
-    def text(alphabet: str, most: int) -> str:
-        return "".join(draw.choices(alphabet, k=draw.randint(1, most)))
-
-    def maybe(value: Drawn) -> Drawn | None:
-        return draw.choice((value, None))
-
-    name = draw.choice(letters) + text(letters + "0123456789-", 40) + "x"
-    path = "/" + "/".join(text(letters + "ABC019._-", 6) for _ in range(draw.randint(0, 3)))
-    path = draw.choice((path, path.rstrip("/") + "/"))
-    host = draw.choice(("", "*.")) + f"{text(letters, 9)}.{text(letters, 9)}"
-    visible = "".join(map(chr, range(0x21, 0x7F))).replace("`", "")
-    header = Header(text(letters + "X0-_!#$%&'*+.^|~", 20), text(visible, 30))
-    port = draw.randint(1, 65535)
-    cookie = maybe(text(letters + "A0_-", 12))
-    canary = CanaryBackend(Backend(f"{name}-canary", port), draw.randint(0, 100), maybe(header), cookie)
-    pinned = SessionAffinity(text(letters, 9), maybe(draw.randint(1, 10_000)), draw.choice(("sticky", "legacy")))
-    return Split(
-        name=name,
-        namespace=text(letters, 20),
-        match=Match(host, path, draw.choice(("Prefix", "Exact"))),
-        stable=Backend(name, port),
-        canary=maybe(canary),
-        tls_secret=maybe(text(letters, 9)),
-        annotations={f"{text(letters, 9)}/{text(letters, 9)}": text(visible, 9) for _ in range(draw.randint(0, 2))},
-        affinity=maybe(pinned),
-    )
 
 
 @routers
@@ -585,3 +487,41 @@ def test_a_rule_that_says_something_else_is_not_read_as_a_split(router: str) -> 
 
     with pytest.raises(UnreadableRouteError, match="auth-service"):
         ROUTERS[router].read(manifests)
+
+
+def fields(value: object, path: str = "") -> set[tuple[str, str]]:
+    """Return the paths of all that a specification says, with the type of each; `*` is a key of the user's."""
+    if isinstance(value, dict):
+        named = {key: f"{path}.*" if path == "subsets" else f"{path}.{key}".lstrip(".") for key in value}
+        return {found for key, each in value.items() for found in fields(each, named[key])}
+    if isinstance(value, list):
+        return {found for each in value for found in fields(each, f"{path}[]")}
+    return {(path, type(value).__name__)}
+
+
+# Of the CustomResourceDefinitions in control-plane/config/crd/bases of consul-k8s (v1alpha1), which cannot be had as a
+# package: what they know of the fields that are used here.
+CONSUL_FIELDS = {
+    "ServiceDefaults": {("protocol", "str")},
+    "ServiceResolver": {("defaultSubset", "str"), ("subsets.*.filter", "str")},
+    "ServiceSplitter": {("splits[].weight", "int"), ("splits[].serviceSubset", "str")},
+    "ServiceRouter": {
+        ("routes[].match.http.header[].name", "str"),
+        ("routes[].match.http.header[].exact", "str"),
+        ("routes[].match.http.header[].regex", "str"),
+        ("routes[].destination.service", "str"),
+        ("routes[].destination.serviceSubset", "str"),
+    },
+}
+
+
+def test_consuls_objects_say_nothing_that_its_definitions_do_not_know() -> None:
+    seed = secrets.randbits(32)
+    draw = random.Random(seed)  # noqa: S311 - nothing is kept secret by it
+    said: dict[str, set[tuple[str, str]]] = {kind: set() for kind in CONSUL_FIELDS}
+    for _ in range(200):
+        for manifest in manifests_of("consul", drawn(draw)):
+            assert manifest["apiVersion"] == "consul.hashicorp.com/v1alpha1"
+            said[manifest["kind"]] |= fields(manifest["spec"])
+
+    assert said == CONSUL_FIELDS, f"seed {seed}"

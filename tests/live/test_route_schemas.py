@@ -1,0 +1,136 @@
+"""A real API server with the routers' real CustomResourceDefinitions takes what is rendered, and gives it back."""
+
+import json
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import httpx2
+import pytest
+import yaml
+from lightkube import Client
+from lightkube.codecs import from_dict
+from lightkube.core.resource_registry import resource_registry
+from lightkube.generic_resource import create_namespaced_resource
+
+from routing.registry import ROUTERS
+from routing.router import Manifest, Router
+from routing.split import Split
+from sandbox.toolchain.ensure import Toolchain
+from tests.live.application import eventually
+from tests.splits import CANARY, HEADER, SPLITS, STABLE_ONLY, fitted, needs
+
+DEFINED = ("nginx", "gateway", "traefik", "istio", "linkerd")
+"""Consul's definitions cannot be had as a package; tests/unit/test_routers.py holds its objects to a model of them."""
+
+ISTIO = "virtualservices.networking.istio.io"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _istio(cluster: Client, toolchain: Toolchain) -> None:
+    """Define VirtualService, which the sandbox has no use for."""
+    (file,) = toolchain.crds.glob("customresourcedefinitions.gen.yaml")
+    (text,) = (each for each in file.read_text().split("\n---\n") if f"  name: {ISTIO}\n" in each)
+    cluster.apply(from_dict(yaml.load(text, yaml.CSafeLoader)), field_manager="test", force=True)
+    eventually(lambda: served(cluster, "networking.istio.io/v1", "virtualservices"))
+
+
+def served(cluster: Client, version: str, plural: str) -> bool:
+    return bool(http(cluster).get(f"/apis/{version}/{plural}?limit=1").is_success)
+
+
+def http(cluster: Client) -> httpx2.Client:
+    """Return the API server's client: lightkube cannot ask for unknown fields to be refused."""
+    client: httpx2.Client = cluster._client._client  # noqa: SLF001 - see above
+    return client
+
+
+def path(router: Router, manifest: Manifest) -> str:
+    metadata = manifest["metadata"]
+    (plural,) = (each.plural for each in router.kinds if each.kind == manifest["kind"])
+    return f"/apis/{manifest['apiVersion']}/namespaces/{metadata['namespace']}/{plural}/{metadata['name']}"
+
+
+def applied(cluster: Client, router: Router, manifest: Manifest) -> httpx2.Response:
+    """Apply an object as the engine does, and have the API server refuse fields that it does not know."""
+    return http(cluster).patch(
+        path(router, manifest),
+        params={"fieldManager": "test", "force": "true", "fieldValidation": "Strict"},
+        content=json.dumps(manifest),
+        headers={"Content-Type": "application/apply-patch+yaml"},
+    )
+
+
+@cache
+def resource(api_version: str, kind: str, plural: str) -> Any:  # noqa: ANN401 - a class of lightkube
+    group, _, version = api_version.partition("/")
+    if group.endswith("networking.k8s.io") and kind == "Ingress":
+        return resource_registry.load(api_version, kind)
+    return resource_registry.get(api_version, kind) or create_namespaced_resource(group, version, kind, plural)
+
+
+def stored(cluster: Client, router: Router, namespace: str) -> list[Manifest]:
+    return [
+        found.to_dict() | {"apiVersion": kind.api_version, "kind": kind.kind}
+        for kind in router.kinds
+        for found in cluster.list(resource(kind.api_version, kind.kind, kind.plural), namespace=namespace)
+    ]
+
+
+def rendered(router: Router, split: Split, namespace: str) -> list[Manifest]:
+    return [route.manifest for route in router.render(replace(fitted(router, split), namespace=namespace))]
+
+
+def life() -> list[Split]:
+    """Return what a service is from its first deployment to the promotion of a canary, and every other shape."""
+    weights = [
+        replace(STABLE_ONLY, canary=replace(CANARY, weight=weight, header=HEADER))
+        for weight in (*range(0, 101, 10), 1, 99)
+    ]
+    return [STABLE_ONLY, *weights, *SPLITS.values(), STABLE_ONLY]
+
+
+@pytest.mark.parametrize("name", DEFINED)
+def test_every_split_is_taken_given_back_and_removed(cluster: Client, namespace: str, name: str) -> None:
+    router = ROUTERS[name]
+    for split in life():
+        fit = replace(fitted(router, split), namespace=namespace)
+        if not needs(fit) <= router.features:
+            continue
+        manifests = rendered(router, split, namespace)
+        for manifest in manifests:
+            done = applied(cluster, router, manifest)
+            assert done.is_success, f"{split}: {done.text}"
+        wanted = {path(router, manifest) for manifest in manifests}
+        for gone in {path(router, found) for found in stored(cluster, router, namespace)} - wanted:
+            assert http(cluster).delete(gone).is_success
+        assert router.read(stored(cluster, router, namespace)) == fit
+
+    for found in stored(cluster, router, namespace):
+        assert http(cluster).delete(path(router, found)).is_success
+    assert stored(cluster, router, namespace) == []
+
+
+def broken(name: str, manifests: list[Manifest], field: str) -> None:
+    """Put what is wrong into the first of the objects."""
+    spec = manifests[0]["spec"]
+    weighted: dict[str, Any] = {
+        "gateway": lambda: spec["rules"][-1]["backendRefs"][0],
+        "linkerd": lambda: spec["rules"][-1]["backendRefs"][0],
+        "istio": lambda: spec["http"][-1]["route"][0],
+        "traefik": lambda: spec["weighted"]["services"][0],
+        "nginx": lambda: spec["rules"][0]["http"]["paths"][0],
+    }
+    weighted[name]()[field] = "heavy"
+
+
+@pytest.mark.parametrize("field", ["weight", "wieght"])
+@pytest.mark.parametrize("name", DEFINED)
+def test_what_the_definitions_do_not_know_is_refused(cluster: Client, namespace: str, name: str, field: str) -> None:
+    manifests = rendered(ROUTERS[name], SPLITS["weight 20"], namespace)
+    broken(name, manifests, field)
+
+    done = applied(cluster, ROUTERS[name], manifests[0])
+
+    assert not done.is_success
+    assert field in done.text
