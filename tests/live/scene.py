@@ -3,7 +3,7 @@
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +71,15 @@ class Scene:
             config["macromind:canaryWeight"] = str(weight)
         settings = config["macromind:services"][NAME] | service
         config["macromind:services"][NAME] = {key: value for key, value in settings.items() if value is not None}
+        self._write(content)
+
+    def route_by(self, router: str, settings: Mapping[str, Any]) -> None:
+        """Name another router, with its own settings in place of any others."""
+        content = self._read()
+        config = content["config"]
+        for key in ("gateway", "traefik", "istio"):
+            config.pop(f"macromind:{key}", None)
+        config |= {"macromind:router": router} | {f"macromind:{key}": value for key, value in settings.items()}
         self._write(content)
 
     def mutate(self, file: str, old: str, new: str) -> None:
@@ -142,6 +151,14 @@ class Scene:
         return sum(any(c["type"] == "Ready" and c["status"] == "True" for c in each) for each in conditions)
 
     def kubectl(self, *arguments: str) -> str:
+        return self._kubectl(*arguments).stdout
+
+    def said(self, *arguments: str) -> str:
+        """Return all that kubectl prints, such as that nothing was found."""
+        done = self._kubectl(*arguments)
+        return done.stdout + done.stderr
+
+    def _kubectl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         program = shutil.which("kubectl", path=self.sandbox.environment["PATH"])
         assert program
         done = subprocess.run(
@@ -152,7 +169,7 @@ class Scene:
             text=True,
         )
         assert not done.returncode, f"{arguments}: {done.stderr}"
-        return done.stdout
+        return done
 
     @contextmanager
     def traffic(self) -> Iterator[Traffic]:

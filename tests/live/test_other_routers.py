@@ -1,0 +1,120 @@
+"""The whole life of a canary behind the Gateway API and Traefik's own resources, and the move from NGINX to them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightkube import Client
+from lightkube.resources.networking_v1 import Ingress
+
+from demo.measurement import check_share, measure
+from sandbox.lifecycle import Sandbox
+from sandbox.traffic import Traffic
+from tests.live.application import eventually
+from tests.live.scene import CANARY_IMAGE, GOOD_CANARY, NAME, Scene
+
+ROUTERS: Mapping[str, Mapping[str, Any]] = {
+    "gateway": {"gateway": {"namespace": "default"}},
+    "traefik": {"traefik": {"entryPoints": ["web"]}},
+}
+ROUTES = {
+    "gateway": "httproutes.gateway.networking.k8s.io",
+    "traefik": "ingressroutes.traefik.io,traefikservices.traefik.io",
+}
+REQUESTS = 200
+
+
+@pytest.fixture(params=ROUTERS)
+def router(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def scene(sandbox: Sandbox, cluster: Client, namespace: str, tmp_path: Path) -> Scene:
+    return Scene.create(sandbox, cluster, namespace, tmp_path)
+
+
+def measured(scene: Scene, traffic: Traffic) -> None:
+    """Wait until the proxy routes by what is declared, and hold the shares against it."""
+    scene.settle()
+    weight = scene.stack.settings().split_of(NAME).weight
+    check_share(NAME, weight, measure(scene.observed, traffic, REQUESTS)[NAME], drawn=True)
+
+
+def test_no_request_is_lost_from_the_first_canary_to_promotion_and_abort(scene: Scene, router: str) -> None:
+    scene.route_by(router, ROUTERS[router])
+    scene.up()
+    scene.settle()
+
+    with scene.traffic() as traffic:
+        for weight in (20, 50, 0, 50, 100):
+            scene.configure(weight=weight, canary=GOOD_CANARY)
+            scene.up()
+            measured(scene, traffic)
+        scene.configure(image=CANARY_IMAGE, canary=None)  # promotion
+        scene.up()
+        measured(scene, traffic)
+        scene.configure(weight=30, canary={"image": "registry.example/app:3.0"})
+        scene.up()
+        measured(scene, traffic)
+        scene.configure(canary=None)  # abort
+        scene.up()
+        measured(scene, traffic)
+    assert scene.pods("canary") == {}
+    scene.stack.run("preview", "--expect-no-changes")
+    scene.stack.run("destroy", "--yes", "--skip-preview")
+    assert "No resources found" in scene.said("get", ROUTES[router])
+
+
+def test_a_canary_whose_pods_do_not_start_gets_nothing_in_a_route_that_is_there(scene: Scene, router: str) -> None:
+    scene.route_by(router, ROUTERS[router])
+    scene.up()
+    scene.settle()
+
+    with scene.traffic():
+        scene.configure(weight=20, canary={"image": "registry.example/app:missing"})
+        refusal = scene.up_refused()
+
+        assert "ErrImagePull" in refusal.message or "ImagePullBackOff" in refusal.message
+        assert "canary" not in scene.kubectl("get", ROUTES[router], "--output", "jsonpath={.items[*].spec}")
+
+
+def test_a_weight_set_by_hand_is_put_back(scene: Scene, router: str) -> None:
+    scene.route_by(router, ROUTERS[router])
+    scene.deploy(20)
+    path = "/spec/rules/0/backendRefs/1/weight" if router == "gateway" else "/spec/weighted/services/1/weight"
+    kind = ROUTES[router].rpartition(",")[2]
+    scene.kubectl("patch", kind, NAME, "--type=json", "--patch", f'[{{"op":"replace","path":"{path}","value":90}}]')
+
+    shown = scene.stack.run("preview")
+    scene.up()
+
+    assert f"{NAME} was changed by kubectl-patch" in shown
+    scene.settle()
+
+
+@pytest.mark.parametrize("deleted", ["route", "weights"])
+def test_a_route_that_somebody_deleted_is_made_again(scene: Scene, router: str, deleted: str) -> None:
+    kinds = ROUTES[router].split(",")
+    scene.route_by(router, ROUTERS[router])
+    scene.deploy(20)
+    scene.kubectl("delete", kinds[0] if deleted == "route" else kinds[-1], NAME)
+
+    scene.up()
+
+    scene.settle()
+
+
+def test_a_stack_moves_from_nginx_and_back_without_losing_a_request(scene: Scene, router: str) -> None:
+    scene.deploy(60 if router == "gateway" else 20)
+
+    with scene.traffic() as traffic:
+        scene.route_by(router, ROUTERS[router])
+        scene.up()
+        measured(scene, traffic)
+        assert list(scene.cluster.list(Ingress, namespace=scene.namespace)) == []
+        scene.route_by("nginx", {})
+        scene.up()
+        measured(scene, traffic)
+        eventually(lambda: "No resources found" in scene.said("get", ROUTES[router]))
