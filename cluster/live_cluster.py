@@ -1,5 +1,6 @@
 """The cluster as it is while a program runs: read before, waited for and put right in between."""
 
+import contextlib
 import math
 import threading
 import time
@@ -22,7 +23,8 @@ from lightkube.types import PatchType
 
 from cluster.errors import ClusterError, ForbiddenError, NotReadyError
 from config.settings import Settings
-from routing.router import Manifest, RouteKind, UnreadableRouteError
+from routing.registry import ROUTERS
+from routing.router import Manifest, RouteKind, Router, UnreadableRouteError
 from routing.split import Split, Track
 from workload.labels import object_name, selector
 from workload.live import FIELD_MANAGER, LiveService, Objects, changed_by_others, lacks, live_service, routes_of
@@ -97,6 +99,7 @@ class LiveCluster:
         self._asking = threading.Lock()
         self._looking = threading.Lock()
         self._seen = _Workloads()
+        self._former: dict[str, Router] = {}
 
     def read(self) -> dict[str, LiveService]:
         """Return what there is of each service.
@@ -122,6 +125,8 @@ class LiveCluster:
         sets = self._list(ReplicaSet) if unfinished else []
         objects = Objects(deployments_by_name, services_by_name, routes, sets)
         live = {name: live_service(self._settings, name, objects) for name in self._settings.services}
+        live |= self._moving({name: found for name, found in live.items() if found.ours and not found.split})
+        self._former = {name: ROUTERS[found.former_router] for name, found in live.items() if found.former_router}
         return {name: replace(found, strands=self._strands(name, found)) for name, found in live.items()}
 
     def knows_monitoring(self) -> bool:
@@ -149,13 +154,14 @@ class LiveCluster:
         return self._asked(found)
 
     def split(self, name: str) -> Split:
-        """Return the split that the router's objects in the cluster describe now.
+        """Return the split that the objects of the router in force describe now.
 
         Raises:
             UnreadableRouteError: the objects are missing or were changed into something that is no split.
             ClusterError: the API server cannot be asked.
         """
-        return self._router.read(routes_of(self._settings, name, self._routes()))
+        router = self._former.get(name, self._router)
+        return router.read(routes_of(self._settings, name, self._routes(router)))
 
     def drift(self, manifest: Manifest, *, keep_replicas: bool = False) -> Drift | None:
         """Return what others may have done to a declared object since this program last wrote it, None for nothing."""
@@ -178,6 +184,8 @@ class LiveCluster:
         routed = {each.kind for each in self._router.kinds}
         track = manifest["metadata"]["labels"].get("app.kubernetes.io/instance")
         siblings = any(other == track for _, other in self._objects)
+        if kind in routed and track in self._former:
+            return False  # the engine is about to make it
         kept = {"Deployment", "Service", *routed, *(kind.__name__ for kind in _MONITORING_KINDS)}
         return kind in kept and (kind, name) not in self._objects and siblings
 
@@ -239,8 +247,9 @@ class LiveCluster:
                 return split
             # A stable route that something else owns may have any name; ours is that of the service.
             lowered = replace(split, name=name, canary=replace(split.canary, weight=weight))
-            unchanged = [route.manifest for route in self._router.render(replace(split, name=name))]
-            for route in self._router.render(lowered):
+            router = self._former.get(name, self._router)
+            unchanged = [route.manifest for route in router.render(replace(split, name=name))]
+            for route in router.render(lowered):
                 if route.manifest not in unchanged:
                     self._patch(route.manifest)
             read_back = self.split(name)
@@ -280,6 +289,19 @@ class LiveCluster:
                 report(progress)
                 reported = progress
             time.sleep(_POLL_SECONDS)
+
+    def wait_until_routed(self, name: str) -> None:
+        """Return when the declared router routes by its objects, as far as it can be told.
+
+        Raises:
+            NotReadyError: the objects say that it does not, for `readyTimeoutSeconds`.
+        """
+        end = time.monotonic() + self._settings.services[name].ready_timeout_seconds
+        while pending := self._router.pending(routes_of(self._settings, name, self._routes())):
+            if time.monotonic() >= end:
+                raise NotReadyError(f"{pending}\nThe former route serves on. Correct the router's settings")
+            time.sleep(_POLL_SECONDS)
+        time.sleep(self._router.sync_seconds)
 
     def keep_while_used(
         self, name: str, track: Track, configurations: Sequence[Manifest], *, superseding: bool
@@ -394,8 +416,32 @@ class LiveCluster:
             if asked_for
         ]
 
-    def _routes(self) -> list[Manifest]:
-        return [found for kind in self._router.kinds for found in self._list(_resource_of(kind))]
+    def _routes(self, router: Router | None = None) -> list[Manifest]:
+        routes: list[Manifest] = []
+        for kind in (router or self._router).kinds:
+            found = self._list_if_known(_resource_of(kind))
+            if found is None:
+                raise ClusterError(
+                    f"router {self._router.name} needs {kind.kind} ({kind.api_version}), which the cluster does not "
+                    "know: install its CustomResourceDefinitions, or choose another router"
+                )
+            routes += found
+        return routes
+
+    def _moving(self, unrouted: Mapping[str, LiveService]) -> dict[str, LiveService]:
+        """Return the services that another router's objects route, with what these say."""
+        found: dict[str, LiveService] = {}
+        for router in ROUTERS.values() if unrouted else ():
+            try:
+                listed = [self._list_if_known(_resource_of(kind)) for kind in router.kinds]
+            except ForbiddenError:
+                continue  # who may not see them cannot remove them either
+            routes = [route for each in listed for route in each or ()]
+            for name, live in unrouted.items():
+                with contextlib.suppress(UnreadableRouteError):
+                    split = router.read(routes_of(self._settings, name, routes))
+                    found[name] = replace(live, split=split, unreadable="", former_router=router.name)
+        return found
 
     def _patch(self, manifest: Manifest) -> None:
         metadata = manifest["metadata"]
@@ -412,6 +458,19 @@ class LiveCluster:
             )
 
         self._asked(patch)
+
+    def _list_if_known(self, kind: Any) -> list[Manifest] | None:  # noqa: ANN401 - a class of lightkube
+        """Return the objects of a kind, None where the cluster does not know it."""
+
+        def listed() -> list[Manifest] | None:
+            try:
+                return [_plain(found) for found in self._client.list(kind, namespace=self._settings.namespace)]
+            except httpx2.HTTPStatusError as error:  # of a path that is not there, which has no Status to answer with
+                if error.response.status_code == _NOT_FOUND:
+                    return None
+                raise
+
+        return self._asked(listed)
 
     def _get(self, kind: Any, name: str) -> Manifest | None:  # noqa: ANN401 - a class of lightkube
         return self._asked_for(lambda: _plain(self._client.get(kind, name, namespace=self._settings.namespace)))

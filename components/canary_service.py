@@ -46,7 +46,8 @@ class CanaryService(KubernetesComponent):
     Created in the order Service, configuration, Deployment, route. A Deployment that was changed is waited for until
     all its pods take requests; before the canary gets more, it is waited for in any case. Pulumi deletes in the
     reverse order and after all that: a promoted stable takes requests before the canary's route goes, then its pods,
-    which serve on while they drain, then its Service. Nothing waits for a canary whose weight falls.
+    which serve on while they drain, then its Service. Nothing waits for a canary whose weight falls. The objects of
+    another router go when those of the declared one are in force.
 
     `state` holds, as a stack output, per track the image, the replicas and the weight (percent), the URL and the
     configuration key that the weight comes from.
@@ -136,7 +137,7 @@ class CanaryService(KubernetesComponent):
 
     def _route(self, tracks: dict[Track, tuple[list[pulumi.Resource], pulumi.Output[None]]]) -> None:
         settings, name = self._settings, self._name
-        previous: list[pulumi.Resource] = []
+        previous: list[KubernetesObject] = []
         track_of = {object_name(name, track): track for track in tracks}
         for route in settings.router_of_stack().render(settings.split_of(name)):
             manifest = route.manifest
@@ -150,6 +151,10 @@ class CanaryService(KubernetesComponent):
             waits = [wait for _, wait in awaited]
             pods = [resource for resources, _ in used for resource in resources]
             previous.append(self._object(manifest, [*pods, *previous], waits=waits))
+        cluster = self._args.cluster
+        if cluster and self._args.live.former_router and not pulumi.runtime.is_dry_run():
+            made = pulumi.Output.all(*(route.metadata for route in previous))
+            self._in_thread(made, lambda _: cluster.wait_until_routed(name))
 
     def _hidden(self, manifest: Manifest) -> Manifest:
         if manifest["kind"] == "Secret":

@@ -60,6 +60,22 @@ class HttpRoutes(SharedObjects, ABC):
         manifest = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata(split), "spec": spec}
         return (RouteObject(manifest, services(split)),)
 
+    def pending(self, manifests: Sequence[Manifest]) -> str:
+        """Return what the route's status says against it, or that nobody has said anything yet."""
+        route = only(manifests, KIND)
+        parents = (route.get("status") or {}).get("parents") or ()
+        if not parents:
+            return f"HTTPRoute {route['metadata']['name']}: no controller has answered to it; is there such a parent?"
+        return next(
+            (
+                f"HTTPRoute {route['metadata']['name']}: {condition['reason']}: {condition.get('message', '')}"
+                for parent in parents
+                for condition in parent.get("conditions") or ()
+                if condition["type"] in {"Accepted", "ResolvedRefs"} and condition["status"] != "True"
+            ),
+            "",
+        )
+
     def read(self, manifests: Sequence[Manifest]) -> Split:
         """Return the split of one HTTPRoute.
 

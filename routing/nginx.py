@@ -84,6 +84,10 @@ class Nginx:
         """Return nothing: Services tell the pods apart."""
         return {}
 
+    def pending(self, manifests: Sequence[Manifest]) -> str:  # noqa: ARG002 - the seam's
+        """Return nothing: the objects do not say who obeys them."""
+        return ""
+
     def narrowed(self, manifests: Sequence[Manifest], match: Match) -> list[Manifest]:
         """Return the Ingresses that have this host, path and pathType, with nothing else in them."""
         found = []

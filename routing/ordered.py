@@ -171,6 +171,10 @@ class SharedObjects:
         """Return nothing: Services tell the pods apart."""
         return {}
 
+    def pending(self, manifests: Sequence[Manifest]) -> str:  # noqa: ARG002 - the seam's
+        """Return nothing: the objects do not say who obeys them."""
+        return ""
+
     def narrowed(self, manifests: Sequence[Manifest], match: Match) -> list[Manifest]:  # noqa: ARG002 - the seam's
         """Return nothing: an object of somebody else cannot hold a canary of ours."""
         return []

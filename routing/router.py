@@ -115,6 +115,10 @@ class Router(Protocol):
         """Return what else, as host and path, goes to the split's stable Service and so to its canary too."""
         ...
 
+    def pending(self, manifests: Sequence[Manifest]) -> str:
+        """Return why requests are not routed by these objects yet; nothing when they are, or their status is silent."""
+        ...
+
     def read(self, manifests: Sequence[Manifest]) -> Split:
         """Return the split that these objects describe.
 

@@ -32,7 +32,7 @@ def canary_weight(proxy_admin_url: str, namespace: str, service: str, router: st
     provider = _PROVIDERS[router]
     leads_to = _leads_to(proxy_admin_url, namespace, service, provider)
     found = _get(f"{proxy_admin_url}/api/http/services/{leads_to}@{provider}") if leads_to else None
-    if found is None:
+    if found is None or not found.get("usedBy"):
         return None
     weights = {part["name"]: part["weight"] for part in found.get("weighted", {}).get("services", ())}
     return next((weight for name, weight in weights.items() if _CANARY.search(name)), 0)

@@ -62,7 +62,8 @@ class LiveService:
     one that this program declared. `ours` means that this program has applied stable's Deployment or Service, `owner`
     is the stack that the objects belong to, empty when they say nothing of it.
     `strands` means that as it is declared it would lead to no ready pod, although now it does. `taken_along` are other
-    hosts and paths whose requests the canary gets a share of too.
+    hosts and paths whose requests the canary gets a share of too. `former_router` is the one whose objects `split` was
+    read from when that is another than the declared one: the stack is about to move.
     """
 
     stable: LiveDeployment | None = None
@@ -75,6 +76,7 @@ class LiveService:
     owner: str = ""
     strands: bool = False
     taken_along: tuple[str, ...] = ()
+    former_router: str = ""
 
     @property
     def weight(self) -> int:

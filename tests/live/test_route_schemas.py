@@ -1,23 +1,19 @@
 """A real API server with the routers' real CustomResourceDefinitions takes what is rendered, and gives it back."""
 
-import json
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
-import httpx2
 import pytest
 import yaml
 from lightkube import Client
 from lightkube.codecs import from_dict
-from lightkube.core.resource_registry import resource_registry
-from lightkube.generic_resource import create_namespaced_resource
 
 from routing.registry import ROUTERS
 from routing.router import Manifest, Router
 from routing.split import Split
 from sandbox.toolchain.ensure import Toolchain
 from tests.live.application import eventually
+from tests.live.routes import applied, http, path, replaced, stored
 from tests.splits import CANARY, HEADER, SPLITS, STABLE_ONLY, fitted, needs
 
 DEFINED = ("nginx", "gateway", "traefik", "istio", "linkerd")
@@ -37,44 +33,6 @@ def _istio(cluster: Client, toolchain: Toolchain) -> None:
 
 def served(cluster: Client, version: str, plural: str) -> bool:
     return bool(http(cluster).get(f"/apis/{version}/{plural}?limit=1").is_success)
-
-
-def http(cluster: Client) -> httpx2.Client:
-    """Return the API server's client: lightkube cannot ask for unknown fields to be refused."""
-    client: httpx2.Client = cluster._client._client  # noqa: SLF001 - see above
-    return client
-
-
-def path(router: Router, manifest: Manifest) -> str:
-    metadata = manifest["metadata"]
-    (plural,) = (each.plural for each in router.kinds if each.kind == manifest["kind"])
-    return f"/apis/{manifest['apiVersion']}/namespaces/{metadata['namespace']}/{plural}/{metadata['name']}"
-
-
-def applied(cluster: Client, router: Router, manifest: Manifest) -> httpx2.Response:
-    """Apply an object as the engine does, and have the API server refuse fields that it does not know."""
-    return http(cluster).patch(
-        path(router, manifest),
-        params={"fieldManager": "test", "force": "true", "fieldValidation": "Strict"},
-        content=json.dumps(manifest),
-        headers={"Content-Type": "application/apply-patch+yaml"},
-    )
-
-
-@cache
-def resource(api_version: str, kind: str, plural: str) -> Any:  # noqa: ANN401 - a class of lightkube
-    group, _, version = api_version.partition("/")
-    if group.endswith("networking.k8s.io") and kind == "Ingress":
-        return resource_registry.load(api_version, kind)
-    return resource_registry.get(api_version, kind) or create_namespaced_resource(group, version, kind, plural)
-
-
-def stored(cluster: Client, router: Router, namespace: str) -> list[Manifest]:
-    return [
-        found.to_dict() | {"apiVersion": kind.api_version, "kind": kind.kind}
-        for kind in router.kinds
-        for found in cluster.list(resource(kind.api_version, kind.kind, kind.plural), namespace=namespace)
-    ]
 
 
 def rendered(router: Router, split: Split, namespace: str) -> list[Manifest]:
@@ -98,12 +56,7 @@ def test_every_split_is_taken_given_back_and_removed(cluster: Client, namespace:
         if not needs(fit) <= router.features:
             continue
         manifests = rendered(router, split, namespace)
-        for manifest in manifests:
-            done = applied(cluster, router, manifest)
-            assert done.is_success, f"{split}: {done.text}"
-        wanted = {path(router, manifest) for manifest in manifests}
-        for gone in {path(router, found) for found in stored(cluster, router, namespace)} - wanted:
-            assert http(cluster).delete(gone).is_success
+        replaced(cluster, router, namespace, manifests)
         assert router.read(stored(cluster, router, namespace)) == fit
 
     for found in stored(cluster, router, namespace):
