@@ -13,7 +13,8 @@ def kept_at_weight_0(settings: Settings, name: str) -> list[str]:
         kept.append(f"header {service.canary.header.name}: {service.canary.header.value}")
     if service.canary.cookie:
         kept.append(f"cookie {service.canary.cookie}=always")
-    if service.session_affinity and service.session_affinity.canary_behavior == "sticky":
+    affinity = service.session_affinity
+    if affinity and affinity.canary_behavior == "sticky" and settings.router == "nginx":
         # Traefik, which serves the same annotations, lets weight 0 end it (docs/reference.md).
-        kept.append(f"session cookie {service.session_affinity.cookie_name} of a canary pod, under ingress-nginx")
+        kept.append(f"session cookie {affinity.cookie_name} of a canary pod, under ingress-nginx")
     return kept

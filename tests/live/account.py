@@ -25,7 +25,8 @@ def install(scene: Scene, folder: Path) -> None:
     """Bring the shipped accounts and roles into a scene's namespace, by an overlay as in docs/rbac.md."""
     overlay = folder / "overlay"
     overlay.mkdir()
-    content = {"namespace": scene.namespace, "resources": [os.path.relpath(ROLES, overlay)]}
+    folders = (ROLES, ROLES / "routers")
+    content = {"namespace": scene.namespace, "resources": [os.path.relpath(each, overlay) for each in folders]}
     (overlay / "kustomization.yaml").write_text(yaml.safe_dump(content))
     scene.kubectl("apply", "--kustomize", str(overlay))
 

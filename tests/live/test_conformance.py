@@ -194,15 +194,20 @@ AFFINITY = {"nginx": "kept", "traefik": "kept"}
 def test_a_client_with_the_session_cookie_stays_where_it_was(routed: Routed, results: Results) -> None:
     if routed.router.name not in AFFINITY:
         results.add(routed.router.name, "session cookie at weight 50", "refused")
+        results.add(routed.router.name, "weight 0, session cookie of a canary pod", "refused")
         pytest.skip("refused when the configuration loads")
     routed.route(replace(routed.split(50), affinity=SessionAffinity("pin")))
     eventually(lambda: _asked(routed)[1])
 
+    sent = {}
     for _ in range(4):
         track, cookies = _asked(routed)
-        sent = "; ".join(f"{name}={value}" for name, value in cookies.items())
-        assert routed.answers(headers={"Cookie": sent}) == {f"app {track}": 20}
+        sent[track] = {"Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())}
+        assert routed.answers(headers=sent[track]) == {f"app {track}": 20}
     results.add(routed.router.name, "session cookie at weight 50", "kept")
+    routed.route(replace(routed.split(0), affinity=SessionAffinity("pin")))
+    assert routed.answers(headers=sent["canary"]) == {"app stable": 20}
+    results.add(routed.router.name, "weight 0, session cookie of a canary pod", "stable")
 
 
 def _asked(routed: Routed) -> tuple[str, dict[str, str]]:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from lightkube import Client
 
+from routing.registry import ROUTERS
 from sandbox.lifecycle import Sandbox
 from tests.live.account import DEPLOY, PREVIEW, ROLES, Account, Right, install
 from tests.live.application import eventually
@@ -33,7 +34,7 @@ EVERYTHING: dict[str, Any] = {
 
 def role(name: str) -> dict[str, Any]:
     """Return a Role as it is shipped."""
-    shipped = [document for file in ROLES.glob("*.yaml") for document in yaml.safe_load_all(file.read_text())]
+    shipped = [document for file in ROLES.rglob("*.yaml") for document in yaml.safe_load_all(file.read_text())]
     (found,) = (each for each in shipped if each["kind"] == "Role" and each["metadata"]["name"] == name)
     return dict(found)
 
@@ -87,6 +88,37 @@ def test_the_deploy_role_is_what_a_whole_life_asks_for(scene: Scene, tmp_path: P
 
     assert account.used(allowed=True) == granted(DEPLOY)
     assert account.used(allowed=False) <= DISPENSABLE
+
+
+@pytest.mark.parametrize(("router", "settings"), [("gateway", {"gateway": {"namespace": "default"}}), ("traefik", {})])
+def test_another_router_asks_for_its_own_objects_and_no_ingress(
+    scene: Scene, tmp_path: Path, router: str, settings: dict[str, Any]
+) -> None:
+    writer, reader = (Account.of(scene, name, tmp_path) for name in (DEPLOY, PREVIEW))
+    scene.route_by(router, settings)
+    stack, up = writer.scene.stack, writer.scene.up
+
+    up()
+    scene.configure(weight=50, canary=GOOD_CANARY)
+    up()
+    for kind in {kind.plural for kind in ROUTERS[router].kinds}:
+        scene.kubectl("delete", kind, NAME)
+    reader.scene.stack.preview()
+    up()
+    scene.configure(weight=10)
+    up()
+    scene.configure(canary=None)
+    up()
+    stack.run("refresh", "--yes", "--skip-preview")
+    stack.run("destroy", "--yes", "--skip-preview")
+
+    own = {(kind.api_version.partition("/")[0], kind.plural) for kind in ROUTERS[router].kinds}
+    for account, role_of_routers in ((writer, "canary-deploy-routers"), (reader, "canary-preview-routers")):
+        wanted = {right for right in granted(role_of_routers) if right[:2] in own}
+        used = {right for right in account.used(allowed=True) if right[:2] in own}
+        assert used == wanted if account is writer else used <= wanted
+    ingresses = ("networking.k8s.io", "ingresses", "list")
+    assert {right for right in writer.used(allowed=True) if right[:2] == ingresses[:2]} <= {ingresses}
 
 
 def test_a_preview_needs_no_right_to_write_and_shows_what_one_with_it_shows(scene: Scene, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The reference names every key there is, and the README's commands exist."""
 
+import json
 import re
 from pathlib import Path
 from typing import get_args
@@ -8,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from config.settings import Settings
+from tests import conformance
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,3 +58,7 @@ def test_links_between_documents_lead_somewhere() -> None:
     for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
         for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text()):
             assert (path.parent / link).exists(), f"{path.relative_to(ROOT)} links to {link}"
+
+
+def test_the_table_of_routers_is_what_the_conformance_suite_has_found() -> None:
+    assert conformance.in_document() == conformance.table(json.loads(conformance.STORED.read_text()))

@@ -125,6 +125,19 @@ def test_a_route_that_moves_is_said(change: dict[str, Any], top: dict[str, str],
     assert "will fail" in warning
 
 
+@pytest.mark.parametrize(("weight", "lowers_to", "raises"), [(60, None, False), (20, 20, False), (100, None, True)])
+def test_a_stack_that_moves_to_another_router_goes_on_from_the_weight_in_force(
+    weight: int, lowers_to: int | None, *, raises: bool
+) -> None:
+    moving = replace(running(60), former_router="nginx")
+
+    found = transition(declared(weight, top={"router": "gateway"}), moving)
+
+    assert (found.lowers_to, found.raises) == (lowers_to, raises)
+    (warning,) = found.warnings
+    assert "moves from router nginx to gateway" in warning
+
+
 def test_a_promotion_below_100_percent_is_said() -> None:
     (warning,) = transition(declared(canary=None, image=CANARY), running(40)).warnings
 

@@ -66,6 +66,7 @@ class EmptyCluster:
 
     waited_for: list[tuple[str, Track]]
     lowered: list[tuple[str, int]]
+    routed: list[str]
     live: dict[str, LiveService]
 
     def __init__(self, _: object, settings: Settings) -> None:
@@ -96,6 +97,9 @@ class EmptyCluster:
     def wait_until_ready(self, name: str, track: Track, *_: object) -> None:
         self.waited_for.append((name, track))
 
+    def wait_until_routed(self, name: str) -> None:
+        self.routed.append(name)
+
     def keep_while_used(self, *_: object, **__: object) -> None:
         pass
 
@@ -104,7 +108,7 @@ class EmptyCluster:
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
     recorder = Recorder()
     monkeypatch.setattr("rollout.update.connect", lambda _: None)
-    EmptyCluster.waited_for, EmptyCluster.lowered, EmptyCluster.live = [], [], {}
+    EmptyCluster.waited_for, EmptyCluster.lowered, EmptyCluster.routed, EmptyCluster.live = [], [], [], {}
     monkeypatch.setattr("rollout.update.LiveCluster", EmptyCluster)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
@@ -264,6 +268,26 @@ class TestWaits:
         assert older.canary
 
         assert waited_for(20, replace(older, canary=replace(older.canary, generation=0))) == {Track.CANARY}
+
+
+def test_behind_a_gateway_one_route_per_service_leads_to_both_tracks(recorder: Recorder) -> None:
+    run(stack("dev") | {"macromind:router": "gateway"})
+
+    assert recorder.of_kind("HTTPRoute") == set(SERVICES)
+    assert recorder.of_kind("Ingress") == set()
+    for service in SERVICES:
+        route = recorder.registered["HTTPRoute", service]
+        assert [each["name"] for each in route["spec"]["rules"][-1]["backendRefs"]] == [service, f"{service}-canary"]
+        assert route["metadata"]["labels"]["app.kubernetes.io/instance"] == service
+
+
+@pytest.mark.usefixtures("recorder")
+def test_a_service_that_moves_to_another_router_waits_until_that_is_in_force() -> None:
+    EmptyCluster.live = {NAME: replace(running(20), former_router="nginx")}
+
+    run(stack("dev") | {"macromind:router": "gateway"})
+
+    assert EmptyCluster.routed == [NAME]
 
 
 def test_a_bad_configuration_registers_nothing_and_ends_without_traceback(recorder: Recorder) -> None:

@@ -525,3 +525,41 @@ def test_consuls_objects_say_nothing_that_its_definitions_do_not_know() -> None:
             said[manifest["kind"]] |= fields(manifest["spec"])
 
     assert said == CONSUL_FIELDS, f"seed {seed}"
+
+
+ACCEPTED = {"type": "Accepted", "status": "True", "reason": "Accepted"}
+RESOLVED = {"type": "ResolvedRefs", "status": "True", "reason": "ResolvedRefs"}
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        ({}, "no controller has answered"),
+        ({"parents": []}, "no controller has answered"),
+        ({"parents": [{"conditions": [ACCEPTED, RESOLVED]}]}, ""),
+        (
+            {
+                "parents": [
+                    {"conditions": [ACCEPTED | {"status": "False", "reason": "NotAllowedByListeners"}, RESOLVED]}
+                ]
+            },
+            "NotAllowedByListeners",
+        ),
+        (
+            {"parents": [{"conditions": [RESOLVED | {"status": "False", "reason": "BackendNotFound"}]}]},
+            "BackendNotFound",
+        ),
+    ],
+)
+def test_a_route_is_in_force_when_its_parents_accept_it(status: dict[str, Any], said: str) -> None:
+    (route,) = manifests_of("gateway", SPLITS["weight 20"])
+
+    pending = ROUTERS["gateway"].pending([route | {"status": status}])
+
+    assert said in pending
+    assert bool(said) is bool(pending)
+
+
+@pytest.mark.parametrize("router", ["nginx", "traefik", "istio", "consul"])
+def test_objects_without_a_status_are_taken_for_obeyed(router: str) -> None:
+    assert ROUTERS[router].pending(manifests_of(router, SPLITS["weight 20"])) == ""
