@@ -180,21 +180,6 @@ def _operator_crd(plural: str) -> DependencyFile:
     )
 
 
-# The kinds of the standard channel but for the ValidatingAdmissionPolicy, which is none.
-_GATEWAY_API = (
-    "backendtlspolicies",
-    "gatewayclasses",
-    "gateways",
-    "grpcroutes",
-    "httproutes",
-    "listenersets",
-    "referencegrants",
-    "tcproutes",
-    "tlsroutes",
-    "udproutes",
-)
-
-
 def _gateway_crd(plural: str) -> DependencyFile:
     return DependencyFile("sigs.k8s.io/gateway-api", f"config/crd/standard/gateway.networking.k8s.io_{plural}.yaml")
 
@@ -281,7 +266,7 @@ CATALOG = (
         build_bytes=120_000_000,
         files=(
             *map(_operator_crd, ("podmonitors", "prometheusrules", "servicemonitors")),
-            *map(_gateway_crd, _GATEWAY_API),
+            *map(_gateway_crd, ("gatewayclasses", "gateways", "httproutes", "referencegrants")),
             DependencyFile(
                 "github.com/traefik/traefik/v3",
                 "docs/content/reference/dynamic-configuration/kubernetes-crd-definition-v1.yml",

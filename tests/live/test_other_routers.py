@@ -115,8 +115,38 @@ def test_a_stack_moves_from_nginx_and_back_without_losing_a_request(scene: Scene
         scene.route_by(router, ROUTERS[router])
         scene.up()
         measured(scene, traffic)
-        assert list(scene.cluster.list(Ingress, namespace=scene.namespace)) == []
+        assert ingresses(scene) == []
         scene.route_by("nginx", {})
         scene.up()
         measured(scene, traffic)
         eventually(lambda: "No resources found" in scene.said("get", ROUTES[router]))
+
+
+def test_a_gateway_that_does_not_take_the_route_leaves_the_former_one_in_force(scene: Scene) -> None:
+    scene.configure(readyTimeoutSeconds=20)
+    scene.deploy(20)
+
+    with scene.traffic() as traffic:
+        scene.route_by("gateway", {"gateway": {"name": "nowhere"}})
+        refusal = scene.up_refused()
+        assert f"HTTPRoute {NAME}: no controller has answered to it" in refusal.message
+        assert {found.metadata.name for found in ingresses(scene) if found.metadata} == {NAME, f"{NAME}-canary"}
+
+        scene.route_by("nginx", {})
+        scene.up()
+        measured(scene, traffic)
+    assert "No resources found" in scene.said("get", ROUTES["gateway"])
+
+
+def test_a_router_whose_kinds_the_cluster_does_not_know_is_refused(scene: Scene) -> None:
+    scene.route_by("consul", {})
+
+    for command in (["preview"], ["up", "--yes", "--skip-preview"]):
+        message = scene.refused(*command).message
+
+        assert "router consul needs ServiceDefaults (consul.hashicorp.com/v1alpha1)" in message
+        assert "Traceback" not in message
+
+
+def ingresses(scene: Scene) -> list[Ingress]:
+    return list(scene.cluster.list(Ingress, namespace=scene.namespace))
