@@ -141,9 +141,7 @@ def test_a_gateway_that_does_not_take_the_route_leaves_the_former_one_in_force(s
 def test_a_router_whose_kinds_the_cluster_does_not_know_is_refused(scene: Scene) -> None:
     scene.route_by("consul", {})
 
-    for command in (["preview"], ["up", "--yes", "--skip-preview"]):
-        message = scene.refused(*command).message
-
+    for message in (scene.stack.run("preview"), scene.up_refused().message):
         assert "router consul needs ServiceDefaults (consul.hashicorp.com/v1alpha1)" in message
         assert "Traceback" not in message
 
