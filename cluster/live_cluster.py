@@ -184,7 +184,7 @@ class LiveCluster:
         routed = {each.kind for each in self._router.kinds}
         track = manifest["metadata"]["labels"].get("app.kubernetes.io/instance")
         siblings = any(other == track for _, other in self._objects)
-        if kind in routed and track in self._former:
+        if kind in routed and name in {object_name(moving, each) for moving in self._former for each in Track}:
             return False  # the engine is about to make it
         kept = {"Deployment", "Service", *routed, *(kind.__name__ for kind in _MONITORING_KINDS)}
         return kind in kept and (kind, name) not in self._objects and siblings

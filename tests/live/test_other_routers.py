@@ -112,13 +112,13 @@ def test_a_stack_moves_from_nginx_and_back_without_losing_a_request(scene: Scene
     scene.stack.set("rollout.maxStep", "50")  # the weight in force is known before and after: it does not jump
 
     with scene.traffic() as traffic:
-        scene.route_by(router, ROUTERS[router])
-        scene.up()
-        measured(scene, traffic)
-        assert ingresses(scene) == []
-        scene.route_by("nginx", {})
-        scene.up()
-        measured(scene, traffic)
+        for to, settings in ((router, ROUTERS[router]), ("nginx", {})):
+            scene.route_by(to, settings)
+            said = scene.stack.run("up", "--yes", "--skip-preview")
+            measured(scene, traffic)
+            assert f"to {to}: both are there until the new one is in force" in said
+            assert "was missing" not in said
+            assert bool(ingresses(scene)) is (to == "nginx")
         eventually(lambda: "No resources found" in scene.said("get", ROUTES[router]))
 
 
