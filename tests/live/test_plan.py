@@ -101,6 +101,12 @@ def deployed(
     cluster.delete(Namespace, made.metadata.name)
 
 
+@pytest.fixture
+def planner(sandbox: Sandbox, cluster: Client, namespace: str, metrics: Metrics, tmp_path: Path) -> Planner:
+    """Nothing is deployed yet."""
+    return Planner(Scene.create(sandbox, cluster, namespace, tmp_path), metrics)
+
+
 @pytest.fixture(autouse=True)
 def as_deployed(deployed: Planner) -> Iterator[None]:
     """Give each test the configuration of what runs."""
@@ -108,10 +114,7 @@ def as_deployed(deployed: Planner) -> Iterator[None]:
     deployed.scene.configure(20, canary=GOOD_CANARY, image=STABLE_IMAGE)
 
 
-def test_a_first_deploy_shows_what_comes_and_makes_nothing(
-    sandbox: Sandbox, cluster: Client, namespace: str, metrics: Metrics, tmp_path: Path
-) -> None:
-    planner = Planner(Scene.create(sandbox, cluster, namespace, tmp_path), metrics)
+def test_a_first_deploy_shows_what_comes_and_makes_nothing(planner: Planner) -> None:
     planner.scene.configure(20, canary=GOOD_CANARY)
     plan = planner.plan()
     (service,) = plan["services"]
@@ -125,6 +128,29 @@ def test_a_first_deploy_shows_what_comes_and_makes_nothing(
         ("create", *each) for each in (*of_service, *of_stack)
     )
     assert planner.scene.kubectl("get", "deployments,services,ingresses", "--output", "name") == ""
+
+
+@pytest.mark.parametrize(
+    ("router", "settings", "kinds"),
+    [("gateway", {"gateway": {"namespace": "default"}}, {"HTTPRoute"}), ("traefik", {}, {"TraefikService"})],
+)
+def test_the_plan_reads_weights_behind_every_router(
+    planner: Planner, router: str, settings: dict[str, Any], kinds: set[str]
+) -> None:
+    planner.scene.route_by(router, settings)
+    planner.scene.deploy(20)
+
+    planner.scene.configure(50)
+    shift = planner.plan()
+    planner.scene.configure(20)
+    planner.scene.route_by("nginx", {})
+    (moved,) = planner.plan()["services"]
+
+    (service,) = shift["services"]
+    assert (service["change"], service["weight"]) == ("shift", {"before": 20, "after": 50})
+    assert {each["kind"] for each in shift["objects"] if each["service"] == NAME} == kinds
+    assert (moved["change"], moved["weight"]) == ("route", {"before": 20, "after": 20})
+    assert f"moves from router {router} to nginx" in "".join(moved["risks"])
 
 
 def test_what_is_deployed_changes_nothing_in_one_line(deployed: Planner) -> None:
