@@ -411,7 +411,7 @@ class ServiceSettings(Model):
     ready_timeout_seconds: Seconds = Field(300, description=SECONDS_RULE, examples=["300"])
     probes: Probes = Field(Probes(), description="readiness and liveness probes")
     resources: Resources = Field(Resources(), description="requests and limits, no request above its limit")
-    # Above the slowest router's sync (ingress-nginx: 4.3 s), so that no request is sent to a pod that has gone.
+    # Not below the slowest router's sync (Istio: 10 s), so that no request is sent to a pod that has gone.
     drain_seconds: Annotated[WholeNumber, Field(ge=0, le=300)] = Field(
         10,
         description="a whole number of seconds from 0 to 300 for which a pod serves on when it is told to end",
