@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Final, Self
 
 import click
-import yaml
 
 from cli import exit_codes, markdown, text
+from cli.project import project_folder, project_name, under
 from cluster.errors import ClusterError
 from config.loader import ConfigError, load
 from config.settings import Settings
@@ -81,7 +81,7 @@ def plan(  # noqa: PLR0913, PLR0917 - click hands over each option
     """  # noqa: D301 - \b tells click to keep lines
     if policy_configs and not policy_packs:
         raise click.UsageError("--policy-pack-config configures a --policy-pack, and there is none")
-    folder = _project()
+    folder = project_folder()
     options = ["--stack", stack] if stack else []
     packs = [part for pack in policy_packs for part in ("--policy-pack", str(pack))]
     packs += [part for file in policy_configs for part in ("--policy-pack-config", str(file))]
@@ -105,36 +105,22 @@ def plan(  # noqa: PLR0913, PLR0917 - click hands over each option
     context.exit(_EXIT_CODES[found.outcome])
 
 
-def _project() -> Path:
-    """Return the folder of the project that this runs in, as `pulumi` finds it."""
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "Pulumi.yaml").is_file():
-            return folder
-    raise click.UsageError(f"there is no Pulumi.yaml in {here} or above")
-
-
 def _plan(stack: str, folder: Path, options: list[str], previewed: Preview, prometheus: str | None) -> Plan:
     stream = previewed.stream
     config = blinded = stream.config or {}
     encrypted = [key for key, value in blinded.items() if SECRET in value]
     if encrypted:
         config = decrypted(folder, options)
-    project = yaml.safe_load((folder / "Pulumi.yaml").read_text(encoding="utf-8"))["name"]
+    project = project_name(folder)
     secrets = list(encrypted_values(blinded, config))
     try:
-        settings = load(_under(project, config), _under(project, dict.fromkeys(encrypted, "")))
+        settings = load(under(project, config), under(project, dict.fromkeys(encrypted, "")))
     except ConfigError as error:
         return without(invalid(stack, error.problems), secrets)
     for name in settings.services:
         secrets += [text for track in Track for text in settings.secret_of(name, track).values()]
-    before = _before(settings, _under("kubernetes", config), stream, prometheus)
+    before = _before(settings, under("kubernetes", config), stream, prometheus)
     return without(planned(Target(project, stack), stream, settings, before, failed=previewed.failed), secrets)
-
-
-def _under(namespace: str, config: Mapping[str, str]) -> dict[str, str]:
-    prefix = f"{namespace}:"
-    return {key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)}
 
 
 def _before(settings: Settings, provider: Mapping[str, str], stream: EventStream, prometheus: str | None) -> Before:

@@ -7,6 +7,7 @@ both. A field without an example is no scalar, so no single command sets it. No 
 import math
 import re
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from typing import Annotated, Any, Final, Literal, Self, TypeAlias, get_args
 
 from pydantic import (
@@ -71,6 +72,7 @@ PORT_NAME: Final = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
 
 ENV_NAME: Final = r"^[A-Za-z_][A-Za-z0-9_.-]*$"
 PROBE_PATH: Final = r"^/[\x21-\x7e]*$"
+HTTP_URL: Final = r"^https?://[!-~]+$"
 # Narrower than RFC 6265: what is no cookie for ingress-nginx, it drops without a word.
 COOKIE_NAME: Final = r"^[A-Za-z0-9_-]+$"
 # Not "." nor what begins with "..": the API server refuses such keys of a ConfigMap or Secret, which become file names.
@@ -191,6 +193,12 @@ def _template_patch(value: dict[str, Any]) -> dict[str, Any]:
     if labels.keys() & {"app", "version"}:
         raise ValueError("the selector's labels")
     return value
+
+
+def _rising(steps: tuple[int, ...]) -> tuple[int, ...]:
+    if any(after <= before for before, after in pairwise((0, *steps))):
+        raise ValueError("steps that do not rise")
+    return steps
 
 
 WholeNumber = Annotated[int, BeforeValidator(_whole_number)]
@@ -438,6 +446,25 @@ class ServiceSettings(Model):
         return image
 
 
+class QueryGate(Model):
+    """A query of the user's own; each of its values has to be within bounds."""
+
+    query: Annotated[Text, Field(min_length=1)] = Field(
+        description="PromQL, in which $namespace and $service stand for those of the canary",
+        examples=['sum(rate(logins_total{namespace="$namespace",app="$service",version="canary"}[1m]))'],
+    )
+    min: Number | None = Field(None, description="a number", examples=["1"])
+    max: Number | None = Field(None, description="a number", examples=["10"])
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if self.min is None and self.max is None:
+            raise ValueError("neither min nor max")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError("min above max")
+        return self
+
+
 class GateSettings(Model):
     """When a canary is worse than stable; alerts and the driver's gates have these limits in common.
 
@@ -471,17 +498,67 @@ class GateSettings(Model):
         description="a whole number of requests, at least 1, that a track has to have answered before it is judged",
         examples=["100"],
     )
+    max_restarts: Annotated[WholeNumber, Field(ge=0, le=INT32)] = Field(
+        0, description="a whole number of restarts that the canary's containers may have during a step", examples=["0"]
+    )
+    max_cpu_percent: Annotated[Number, Field(gt=0, le=1000)] | None = Field(
+        None, description="percent of its CPU limit that a pod of the canary may use", examples=["90"]
+    )
+    max_memory_percent: Annotated[Number, Field(gt=0, le=100)] = Field(
+        90.0, description="percent of its memory limit, at most 100, that a pod of the canary may use", examples=["90"]
+    )
+    confidence: Annotated[Number, Field(ge=50, lt=100)] = Field(
+        95.0, description="percent, from 50 to below 100: how sure a verdict has to be", examples=["95"]
+    )
+    queries: dict[ObjectName, QueryGate] = Field({}, description="a map from name to query, min and max")
+    webhook_url: Annotated[str, StringConstraints(pattern=HTTP_URL, max_length=2000)] | None = Field(
+        None, description="an HTTP URL that answers 200 to pass, 202 to wait", examples=["https://gate.example/canary"]
+    )
 
 
 class RolloutSettings(Model):
-    """What an update may do to running traffic."""
+    """How a release goes from 0 to promoted."""
 
     max_step: Annotated[WholeNumber, Field(ge=1, le=TOTAL_WEIGHT)] = Field(
         50,
         description=f"a whole number of percent points from 1 to {TOTAL_WEIGHT} by which one update may raise a weight",
         examples=["50"],
     )
+    steps: Annotated[tuple[Weight, ...], Field(min_length=1), AfterValidator(_rising)] = Field(
+        (5, 20, 50, 100),
+        description=f"a list of weights from 1 to {TOTAL_WEIGHT}, each above the one before by at most maxStep",
+    )
+    step_seconds: Seconds = Field(900, description=SECONDS_RULE, examples=["900"])
+    sample_seconds: Annotated[WholeNumber, Field(ge=1, le=3600)] = Field(
+        60, description="a whole number of seconds, 1 to 3600, at most stepSeconds", examples=["60"]
+    )
+    hold_seconds: Annotated[WholeNumber, Field(ge=0, le=INT32)] = Field(
+        3600, description="a whole number of seconds, 0 for no hold at all", examples=["3600"]
+    )
+    order: Literal["lockstep", "sequential"] = Field(
+        "lockstep", description="one of lockstep, sequential", examples=["lockstep"]
+    )
+    approvals: tuple[Weight, ...] = Field(
+        (), description="a list of weights of steps, after each of which a person has to approve"
+    )
+    prometheus_url: Annotated[str, StringConstraints(pattern=HTTP_URL, max_length=2000)] | None = Field(
+        None, description="an HTTP URL", examples=["http://prometheus.monitoring:9090"]
+    )
+    webhook_url: Annotated[str, StringConstraints(pattern=HTTP_URL, max_length=2000)] | None = Field(
+        None, description="an HTTP URL", examples=["https://hooks.example/canary"]
+    )
     gates: GateSettings = Field(GateSettings(), description="limits for a canary beside stable")
+
+    @model_validator(mode="after")
+    def _steps_can_be_taken(self) -> Self:
+        declared = "steps" in self.model_fields_set  # the default is taken in as many steps as maxStep needs
+        if declared and any(after - before > self.max_step for before, after in pairwise((0, *self.steps))):
+            raise ValueError("a step above maxStep")
+        if self.sample_seconds > self.step_seconds:
+            raise ValueError("sampleSeconds above stepSeconds")
+        if not set(self.approvals) <= set(self.steps):
+            raise ValueError("an approval after a weight that is no step")
+        return self
 
 
 class MonitoringSettings(Model):
@@ -541,7 +618,7 @@ class Settings(Model):
         None, description="the name of a TLS Secret for the host", examples=["macromind-tls"]
     )
     canary_weight: Weight = Field(0, description=WEIGHT_RULE, examples=["20"])
-    rollout: RolloutSettings = Field(RolloutSettings(), description="maxStep and gates")
+    rollout: RolloutSettings = Field(RolloutSettings(), description="maxStep, steps, gates and more")
     monitoring: MonitoringSettings = Field(MonitoringSettings(), description="what is deployed to watch the services")
     services: dict[ServiceName, ServiceSettings] = Field(
         min_length=1,

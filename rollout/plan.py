@@ -10,13 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import Field
 
 from config.loader import Problem
 from config.settings import Settings
 from rollout.engine_events import COMPONENT, SECRET, STACK, EventStream, Step, kind_and_name
 from rollout.guards import RefusedError, moves, transitions
+from rollout.model import Record
 from routing.registry import ROUTERS
 from routing.router import Manifest, Router, UnreadableRouteError
 from routing.split import TOTAL_WEIGHT, Track
@@ -62,25 +62,21 @@ _SHORTEST_SECRET: Final = 3
 _NO_SECRETS: Final = frozenset({"true", "false"})
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, validate_by_name=True)
-
-
-class Weight(_Part):
+class Weight(Record):
     """Percent of a service's requests that go to its canary; None where there is no canary."""
 
     before: int | None
     after: int | None
 
 
-class Requests(_Part):
+class Requests(Record):
     """Requests per second: all of a service, and those which another version answers after the update."""
 
     total: float
     moved: float
 
 
-class TrackPlan(_Part):
+class TrackPlan(Record):
     """Image and number of pods of one track; None where there is no such track, or where it is not known.
 
     With an autoscaler, the pods are the fewest that it keeps.
@@ -92,7 +88,7 @@ class TrackPlan(_Part):
     pods_after: int | None = None
 
 
-class ServicePlan(_Part):
+class ServicePlan(Record):
     """What happens to one service.
 
     `always_canary` is what sends requests to the canary at every weight. `requests_per_second` is absent when nothing
@@ -111,7 +107,7 @@ class ServicePlan(_Part):
     risks: tuple[str, ...] = ()
 
 
-class ObjectPlan(_Part):
+class ObjectPlan(Record):
     """What happens to one object.
 
     `release` means that it stays in the cluster, but is managed no more; `restore`, that others have changed or deleted
@@ -125,7 +121,7 @@ class ObjectPlan(_Part):
     fields: tuple[str, ...] = ()
 
 
-class PolicyFinding(_Part):
+class PolicyFinding(Record):
     """What a rule of a policy pack says of an object. A mandatory one stops the update."""
 
     severity: Literal["mandatory", "advisory"]
@@ -135,7 +131,7 @@ class PolicyFinding(_Part):
     message: str
 
 
-class Refusal(_Part):
+class Refusal(Record):
     """A value of the configuration with which no update happens, and the command that mends it."""
 
     key: str
@@ -144,7 +140,7 @@ class Refusal(_Part):
     fix: str
 
 
-class Plan(_Part):
+class Plan(Record):
     """What an update of a stack would do.
 
     `weights_from` says where the weights before the update were read: in the cluster, or in the state of the last
@@ -304,7 +300,7 @@ def _cleared(part: Any, pattern: re.Pattern[str]) -> Any:  # noqa: ANN401 - a va
         return pattern.sub(SECRET, part)
     if isinstance(part, tuple):
         return tuple(_cleared(each, pattern) for each in part)
-    if isinstance(part, BaseModel):
+    if isinstance(part, Record):
         # What is one of a few words of ours is no secret, and what a thing is called is no secret either: who knows the
         # name would see in its place which one it is.
         fixed = {name for name, known in type(part).model_fields.items() if "Literal" in str(known.annotation)} | _NAMES

@@ -1,0 +1,73 @@
+"""What the commands know of the project and stack that they are run for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import yaml
+
+from config.loader import load
+from config.settings import Settings
+from rollout.preview import decrypted, selected_stack
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A stack of a project.
+
+    `provider` is the Kubernetes provider's configuration, which leads to the cluster.
+    """
+
+    folder: Path
+    name: str
+    stack: str
+    settings: Settings
+    provider: Mapping[str, str]
+
+    @property
+    def full_name(self) -> str:
+        """PROJECT/STACK, as objects in the cluster say whose they are."""
+        return f"{self.name}/{self.stack}"
+
+
+def project_folder() -> Path:
+    """Return the folder of the project that this runs in, as `pulumi` finds it.
+
+    Raises:
+        click.UsageError: there is none.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "Pulumi.yaml").is_file():
+            return folder
+    raise click.UsageError(f"there is no Pulumi.yaml in {here} or above")
+
+
+def project_name(folder: Path) -> str:
+    """Return the name of the project in a folder, which is also the namespace of its configuration."""
+    name: str = yaml.safe_load((folder / "Pulumi.yaml").read_text(encoding="utf-8"))["name"]
+    return name
+
+
+def opened(stack: str | None) -> Project:
+    """Read the configuration of a stack, the selected one when None.
+
+    Raises:
+        click.UsageError: there is no project.
+        config.loader.ConfigError: the configuration cannot be used.
+        rollout.preview.EngineError: there is no such stack, or it cannot be read.
+    """
+    folder = project_folder()
+    name = project_name(folder)
+    stack = stack or selected_stack(folder)
+    config = decrypted(folder, ["--stack", stack])
+    # All of it counts as secret here, so that no message of `load` shows a value that is encrypted in the stack's file.
+    values = under(name, config)
+    return Project(folder, name, stack, load(values, values), under("kubernetes", config))
+
+
+def under(namespace: str, config: Mapping[str, str]) -> dict[str, str]:
+    """Return the values of one namespace, by key without it."""
+    prefix = f"{namespace}:"
+    return {key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)}
