@@ -1,6 +1,8 @@
 """A stack deploys what watches it, and that tells a canary that fails and a share that is not the declared one."""
 
+import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from observability.recorded import INTERVAL_SECONDS, track_rate_over
 from observability.rules import SETTLE_SECONDS
 from sandbox.lifecycle import Sandbox
 from sandbox.traffic import Traffic
+from tests.live.account import DEPLOY, Account, install
 from tests.live.application import eventually
 from tests.live.scene import CANARY, GOOD_CANARY, NAME, PATHS, RATE, Scene
 
@@ -137,6 +140,25 @@ def test_what_others_do_to_monitoring_is_put_back_and_what_is_switched_off_goes(
 
     scene.stack.set("monitoring.enabled", "false")
     scene.up()
+    assert there(scene) == set()
+
+
+def test_an_account_that_may_not_read_monitoring_is_told_what_helps(scene: Scene, tmp_path: Path) -> None:
+    install(scene, tmp_path)
+    scene.configure(weight=20, canary=GOOD_CANARY)
+    roles = json.loads(scene.kubectl("get", "role", DEPLOY, "--output", "json"))
+    roles["rules"] = [rule for rule in roles["rules"] if rule["apiGroups"] != [GROUP]]
+    (tmp_path / "role.json").write_text(json.dumps(roles))
+    scene.kubectl("replace", "--filename", str(tmp_path / "role.json"))
+    limited = replace(scene, stack=Account.of(scene, DEPLOY, tmp_path).scene.stack)
+
+    message = limited.up_refused().message
+    assert 'cannot list resource "prometheusrules"' in message
+    assert "pulumi config set --path monitoring.enabled false" in message
+    assert "Traceback" not in message
+
+    limited.stack.set("monitoring.enabled", "false")
+    limited.up()
     assert there(scene) == set()
 
 
