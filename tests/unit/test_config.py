@@ -325,7 +325,9 @@ def test_what_would_make_rules_wrong_is_refused_with_an_example(path: str, value
     assert found[path].fix.startswith(f"pulumi config set --path {path} ")
 
 
-@pytest.mark.parametrize("labels", [{"rel ease": "x"}, {"release": "a b"}, {"release": "x" * 64}])
+@pytest.mark.parametrize(
+    "labels", [{"rel ease": "x"}, {"release": "a b"}, {"release": "x" * 64}, {"app.kubernetes.io/instance": "x"}]
+)
 @pytest.mark.parametrize("key", ["labels", "dashboardLabels"])
 def test_what_is_no_label_of_monitoring_objects_is_refused_with_what_is(key: str, labels: dict[str, str]) -> None:
     (problem,) = problems(raw() | {"monitoring": json.dumps({key: labels})}).values()
