@@ -289,11 +289,12 @@ def _budget_alerts(settings: Settings) -> Iterator[_Alert]:
 
 
 def _here(settings: Settings) -> str:
-    return f'namespace="{settings.namespace}"'
+    # Another stack in the namespace has rules of its own, with other limits.
+    return _of(settings, settings.services)
 
 
 def _of(settings: Settings, services: Iterable[str]) -> str:
-    return f'{_here(settings)},{SERVICE}=~"{"|".join(services)}"'
+    return f'namespace="{settings.namespace}",{SERVICE}=~"{"|".join(services)}"'
 
 
 def _canary(matchers: str) -> str:
