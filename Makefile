@@ -13,11 +13,12 @@ help: ## what there is
 demo: .venv/complete ## a whole canary rollout of three services on a local cluster, under live traffic
 	@$(PYTHON_ENV) -m demo
 
-test: lint test-unit ## lint, types, import contracts, unit tests and live tests: what CI runs
+test: lint ## lint, types, import contracts, unit tests and live tests: what CI runs
 	@$(PYTHON_ENV) -m sandbox.toolchain
+	@$(PYTHON_ENV) -m pytest tests/unit -q # after the toolchain: those that play rules need its promtool
 	@$(PYTHON_ENV) -m pytest tests/live --numprocesses 2 --dist loadfile --no-loadscope-reorder # each with a cluster of its own
 
-test-unit: .venv/complete ## unit tests alone: seconds, no cluster, no Go
+test-unit: .venv/complete ## unit tests alone: seconds, no cluster, no Go; those that play rules only with promtool
 	@$(PYTHON_ENV) -m pytest tests/unit -q
 
 lint: .venv/complete ## style, types, import contracts, shell scripts and workflows

@@ -106,7 +106,7 @@ class LiveCluster:
         """
         deployments, services = self._list(Deployment), self._list(Service)
         routes = self._routes()
-        others = [found for kind in self._optional_kinds() for found in self._list(kind)]
+        others = [found for kind in self._optional_kinds() for found in self._listed(kind)]
         self._objects = {_key(found): found for found in (*deployments, *services, *routes, *others)}
         self._kinds = frozenset({"Deployment", "Service", *(kind for _, kind in self._route_kinds)}) | {
             kind.__name__ for kind in self._optional_kinds()
@@ -440,6 +440,17 @@ class LiveCluster:
         return self._asked(
             lambda: [_plain(found) for found in self._client.list(kind, namespace=namespace, labels=dict(labels or {}))]
         )
+
+    def _listed(self, kind: Any) -> list[Manifest]:  # noqa: ANN401 - a class of lightkube
+        """List objects that a stack can do without."""
+        try:
+            return self._list(kind)
+        except ForbiddenError as error:
+            if kind not in _MONITORING_KINDS:
+                raise
+            raise ForbiddenError(
+                f"{error}. rbac/ has this right; without it: pulumi config set --path monitoring.enabled false"
+            ) from error
 
     def _asked_for(self, ask: Callable[[], Found]) -> Found | None:
         """Ask for an object that may not be there."""

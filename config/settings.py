@@ -73,6 +73,13 @@ PORT_NAME: Final = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
 ENV_NAME: Final = r"^[A-Za-z_][A-Za-z0-9_.-]*$"
 PROBE_PATH: Final = r"^/[\x21-\x7e]*$"
 HTTP_URL: Final = r"^https?://[!-~]+$"
+METRICS_PATH: Final = r"^/[!\"$->@-~]*$"
+INSTANCE_LABEL: Final = "app.kubernetes.io/instance"
+"""Tells which objects belong together; nothing else may set it."""
+LABELS_RULE: Final = (
+    "a map from label to value: letters, digits, '-', '_' and '.', at most 63; a label may have a prefix/, and is not "
+    f"{INSTANCE_LABEL}"
+)
 # Narrower than RFC 6265: what is no cookie for ingress-nginx, it drops without a word.
 COOKIE_NAME: Final = r"^[A-Za-z0-9_-]+$"
 # Not "." nor what begins with "..": the API server refuses such keys of a ConfigMap or Secret, which become file names.
@@ -175,6 +182,12 @@ def _own_annotations(value: dict[str, str]) -> dict[str, str]:
     return value
 
 
+def _free_labels(value: dict[str, str]) -> dict[str, str]:
+    if INSTANCE_LABEL in value:
+        raise ValueError("reserved")
+    return value
+
+
 def _amount(quantity: str) -> float:
     digits = quantity.rstrip("".join(_UNITS))
     return float(digits) * _UNITS[quantity[len(digits) :]]
@@ -215,6 +228,7 @@ Quantity = Annotated[str, BeforeValidator(_text), StringConstraints(pattern=QUAN
 ObjectName = Annotated[str, StringConstraints(pattern=OBJECT_NAME, max_length=253)]
 QualifiedName = Annotated[str, StringConstraints(pattern=QUALIFIED_NAME, max_length=317)]
 LabelValue = Annotated[str, BeforeValidator(_text), StringConstraints(pattern=LABEL_VALUE)]
+FreeLabels = Annotated[dict[QualifiedName, LabelValue], AfterValidator(_free_labels)]
 Count = Annotated[WholeNumber, Field(ge=1, le=INT32)]
 Seconds = Annotated[WholeNumber, Field(ge=1, le=INT32)]
 ServiceName = Annotated[str, StringConstraints(pattern=SERVICE_NAME, max_length=SERVICE_NAME_LENGTH)]
@@ -573,13 +587,11 @@ class MonitoringSettings(Model):
     metrics_port: Annotated[str, StringConstraints(pattern=PORT_NAME, max_length=15)] = Field(
         "http", description="the name of a container port, at most 15 characters", examples=["http"]
     )
-    metrics_path: Annotated[str, StringConstraints(pattern=PROBE_PATH)] = Field(
-        "/metrics", description="an HTTP path that starts with /", examples=["/metrics"]
+    metrics_path: Annotated[str, StringConstraints(pattern=METRICS_PATH)] = Field(
+        "/metrics", description="an HTTP path that starts with /, without ? and #", examples=["/metrics"]
     )
-    labels: dict[QualifiedName, LabelValue] = Field({}, description="a map from label to value")
-    dashboard_labels: dict[QualifiedName, LabelValue] = Field(
-        {"grafana_dashboard": "1"}, description="a map from label to value"
-    )
+    labels: FreeLabels = Field({}, description=LABELS_RULE)
+    dashboard_labels: FreeLabels = Field({"grafana_dashboard": "1"}, description=LABELS_RULE)
     dashboard_title: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = Field(
         None, description="a title of 1 to 200 characters", examples=["My services"]
     )
@@ -591,9 +603,10 @@ class MonitoringSettings(Model):
     canary_max_age_hours: Annotated[WholeNumber, Field(ge=1, le=8760)] = Field(
         24, description="a whole number of hours from 1 to 8760", examples=["24"]
     )
-    runbook_url: Annotated[str, StringConstraints(pattern=r"^[!-~]+$", max_length=2000)] = Field(
+    # Annotations of alerts are templates, in which braces have a meaning.
+    runbook_url: Annotated[str, StringConstraints(pattern=r'^[!"$-z|~]+$', max_length=2000)] = Field(
         "docs/runbook.md",
-        description="where docs/runbook.md can be read, as a URL without #",
+        description="where docs/runbook.md can be read, as a URL without # { }",
         examples=["https://wiki.example/runbook"],
     )
 

@@ -527,10 +527,17 @@ def _route_kinds(settings: Settings) -> set[str]:
 
 
 def _objects(steps: Iterable[Step]) -> Iterator[ObjectPlan]:
-    """Yield what changes, in an order that the engine, which works on many objects at once, does not have."""
+    """Yield what changes, in an order that the engine, which works on many objects at once, does not have.
+
+    What is of no one service comes last: it changes with every weight and says least.
+    """
     order = list(_OPERATIONS)
     changing = [step for step in steps if step.op in order]
-    for step in sorted(changing, key=lambda step: (order.index(step.op), step.service or "", step.kind, step.name)):
+
+    def place(step: Step) -> tuple[object, ...]:
+        return order.index(step.op), step.service is None, step.service or "", step.kind, step.name
+
+    for step in sorted(changing, key=place):
         if _is_object(step):
             operation = _OPERATIONS[step.op]
             yield ObjectPlan(

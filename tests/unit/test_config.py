@@ -295,6 +295,47 @@ def test_what_the_api_server_or_router_would_refuse_is_refused_before(change: di
 
 
 @pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("monitoring.source", "datadog"),
+        ("monitoring.objective", "100"),
+        ("monitoring.objective", "99,9"),
+        ("monitoring.canaryMaxAgeHours", "24h"),
+        ("monitoring.metricsPort", "9090"),
+        ("monitoring.metricsPath", "/metrics?all"),
+        ("monitoring.dashboardTitle", ""),
+        ("monitoring.runbookUrl", "https://wiki.example/{{.Page}}"),
+        ("monitoring.runbookUrl", "https://wiki.example/page#part"),
+        ("monitoring.enabled", "maybe"),
+        ("rollout.gates.errorRateDifference", "5%"),
+        ("rollout.gates.latencyRatio", "NaN"),
+        ("rollout.gates.minRequests", "0"),
+        ("rollout.gates.weightDifference", "100"),
+    ],
+)
+def test_what_would_make_rules_wrong_is_refused_with_an_example(path: str, value: str) -> None:
+    *parents, key = path.split(".")
+    content: object = {key: value}
+    for parent in reversed(parents[1:]):
+        content = {parent: content}
+
+    found = problems(raw() | {parents[0]: json.dumps(content)})
+
+    assert found.keys() == {path}
+    assert found[path].fix.startswith(f"pulumi config set --path {path} ")
+
+
+@pytest.mark.parametrize(
+    "labels", [{"rel ease": "x"}, {"release": "a b"}, {"release": "x" * 64}, {"app.kubernetes.io/instance": "x"}]
+)
+@pytest.mark.parametrize("key", ["labels", "dashboardLabels"])
+def test_what_is_no_label_of_monitoring_objects_is_refused_with_what_is(key: str, labels: dict[str, str]) -> None:
+    (problem,) = problems(raw() | {"monitoring": json.dumps({key: labels})}).values()
+
+    assert "at most 63" in problem.allowed
+
+
+@pytest.mark.parametrize(
     "patch",
     [
         {"spec": None},

@@ -14,6 +14,7 @@ import yaml
 from pulumi.runtime.config import set_all_config
 from pulumi.runtime.stack import Stack
 
+from cluster.errors import ClusterError
 from config.loader import load
 from config.settings import Settings
 from demo.stack import CONFIGURATION
@@ -67,6 +68,7 @@ class EmptyCluster:
     waited_for: list[tuple[str, Track]]
     lowered: list[tuple[str, int]]
     live: dict[str, LiveService]
+    has_operator: bool
 
     def __init__(self, _: object, settings: Settings) -> None:
         self.settings = settings
@@ -75,7 +77,7 @@ class EmptyCluster:
         return True
 
     def knows_monitoring(self) -> bool:
-        return True
+        return self.has_operator
 
     def read(self) -> dict[str, LiveService]:
         return {name: self.live.get(name, LiveService()) for name in self.settings.services}
@@ -105,6 +107,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
     recorder = Recorder()
     monkeypatch.setattr("rollout.update.connect", lambda _: None)
     EmptyCluster.waited_for, EmptyCluster.lowered, EmptyCluster.live = [], [], {}
+    EmptyCluster.has_operator = True
     monkeypatch.setattr("rollout.update.LiveCluster", EmptyCluster)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
@@ -174,6 +177,48 @@ def test_every_object_is_in_the_namespace_and_labelled_as_its_track(recorder: Re
             assert manifest["metadata"]["namespace"] == "macromind"
             assert manifest["metadata"]["labels"]["version"] == track
             assert manifest["metadata"]["labels"]["app.kubernetes.io/part-of"] == "macromind"
+
+
+MONITORING = {"PodMonitor", "PrometheusRule", "ConfigMap"}
+
+
+def monitoring(recorder: Recorder) -> set[str]:
+    return {kind for kind, name in recorder.registered if name == "macromind-test" and kind in MONITORING}
+
+
+def test_what_watches_the_services_comes_with_the_kinds_of_the_operator(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("pulumi.log.info", told.append)
+    EmptyCluster.has_operator = False
+    run(stack("dev"))
+    assert monitoring(recorder) == set()
+    assert "docs/monitoring.md has a plain scrape configuration" in told[-1]
+
+    EmptyCluster.has_operator = True
+    run(stack("dev"))
+    assert monitoring(recorder) == MONITORING
+
+
+def test_pods_are_scraped_only_where_their_own_metrics_count(recorder: Recorder) -> None:
+    run(stack("dev") | {"macromind:monitoring": json.dumps({"source": "nginx"})})
+
+    assert monitoring(recorder) == MONITORING - {"PodMonitor"}
+
+
+def test_a_preview_without_a_cluster_does_not_take_monitoring_for_gone(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(_: object) -> None:
+        raise ClusterError("the API server cannot be asked")
+
+    monkeypatch.setattr("rollout.update.connect", unreachable)
+    pulumi.runtime.set_mocks(recorder, project="macromind", stack="test", preview=True)
+
+    run(stack("dev"))
+
+    assert monitoring(recorder) == MONITORING
 
 
 def test_the_namespace_is_made_only_by_the_stack_that_owns_it(recorder: Recorder) -> None:
