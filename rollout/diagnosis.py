@@ -47,6 +47,7 @@ class Diagnosis(Record):
 class Examination(Record):
     """All that was diagnosed of a stack, PROJECT/STACK."""
 
+    schema_version: int = 1
     stack: str
     diagnoses: tuple[Diagnosis, ...]
 

@@ -65,7 +65,7 @@ CHECKS: Final = (
     Check("image-pull", "pods", workloads.image_pull, ("Pod",)),
     Check("container-start", "pods", workloads.container_start, ("Pod",)),
     Check("crashes", "pods", workloads.crashes, ("Pod",)),
-    Check("readiness", "pods", workloads.readiness, ("Pod", "Event")),
+    Check("readiness", "pods", workloads.readiness, ("Pod",)),
     Check("rollout", "pods", workloads.rollout, ("Deployment", "ReplicaSet")),
     Check("autoscaling", "pods", workloads.autoscaling, ("HorizontalPodAutoscaler",)),
     Check("disruption", "pods", workloads.disruption, ("PodDisruptionBudget", "Deployment")),

@@ -330,7 +330,9 @@ def readiness(case: Case) -> Iterator[Finding]:
         ]
         for container in running:
             told = _last_event(case, pod, "Unhealthy")
-            message = told.get("message") or "no event tells why"
+            message = told.get("message") or (
+                "events may not be read" if "Event" in case.facts.unread else "no event tells why"
+            )
             yield Finding(
                 f"container {container['name']} of the {track} runs, and its readiness probe fails: {_line(message)}",
                 (_of_container(pod, container["name"], "ready", "false"),)

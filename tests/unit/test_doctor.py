@@ -1,9 +1,6 @@
 """Each check of `canary doctor`: silent on a sound stack as recorded from a cluster, heard when its cause is there."""
 
-import json
-from collections.abc import Callable, Mapping
-from copy import deepcopy
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,111 +8,16 @@ from typing import Any
 import pytest
 
 from cli import findings
-from config.loader import load
-from config.settings import Settings
-from rollout.diagnosis import Diagnosis, Examination, State, moment
-from rollout.doctor import CHECKS, diagnose
+from rollout.diagnosis import Examination, moment
+from rollout.doctor import CHECKS
 from rollout.route_checks import CLASS_ANNOTATION, HEADER_PATTERN, WEIGHT_TOTAL
 from routing.nginx import AFFINITY, CANARY, COOKIE, HEADER_NAME, HEADER_VALUE, WEIGHT
 from routing.router import Manifest
-from workload.facts import KINDS, Facts, Log, Share
-from workload.live import OWNER_ANNOTATION
+from tests.unit.recorded_cluster import STACK, World, crash, settings
+from workload.facts import KINDS, Log, Share
+from workload.live import FIELD_MANAGER, OWNER_ANNOTATION
 
 ROOT = Path(__file__).parents[2]
-SOUND = json.loads((Path(__file__).parent / "data/doctor/sound.json").read_text())
-STACK = "macromind/dev"
-UNSTABLE_SECONDS = 60
-
-PROBE = {"path": "/healthz", "periodSeconds": 1}
-SERVICE = {
-    "port": 8080,
-    "image": "registry.example/app:1.0",
-    "replicas": 2,
-    "drainSeconds": 5,
-    "minReadySeconds": 1,
-    "probes": {"readiness": PROBE, "liveness": {"failureThreshold": 100}},
-}
-WITH_CANARY = {
-    "path": "/api",
-    "disruptionBudget": {"maxUnavailable": 1},
-    "canary": {"image": "registry.example/app:2.0", "header": {"name": "X-Canary", "value": "true"}},
-}
-
-
-def settings(weight: int = 20, config: Mapping[str, str] | None = None, **app: Any) -> Settings:  # noqa: ANN401 - values of any key of a service
-    own = {key: value for key, value in (SERVICE | WITH_CANARY | app).items() if value is not None}
-    services = {"app": own, "web": SERVICE | {"path": "/web"}}
-    known = {"namespace": "shop", "host": "shop.example", "canaryWeight": str(weight), "services": json.dumps(services)}
-    return load(known | (config or {}))
-
-
-@dataclass
-class World:
-    """The recorded cluster, to be broken."""
-
-    objects: dict[str, list[Manifest]] = field(default_factory=lambda: deepcopy(SOUND))
-    settings: Settings = field(default_factory=settings)
-    unread: dict[str, str] = field(default_factory=dict)
-    logs: dict[tuple[str, str], Log] = field(default_factory=dict)
-    shares: dict[str, Share] = field(default_factory=lambda: {"app": Share(20.4, 20, 20)})
-
-    def named(self, kind: str, name: str) -> Manifest:
-        (found,) = [each for each in self.objects[kind] if each["metadata"]["name"] == name]
-        return found
-
-    def annotate(self, name: str, key: str, value: str) -> None:
-        self.named("Ingress", name)["metadata"]["annotations"][key] = value
-
-    def remove(self, kind: str, name: str) -> None:
-        self.objects[kind].remove(self.named(kind, name))
-
-    def copy(self, kind: str, name: str, other: str) -> Manifest:
-        found = deepcopy(self.named(kind, name))
-        found["metadata"] |= {"name": other, "uid": f"uid-of-{other}"}
-        self.objects[kind].append(found)
-        return found
-
-    @property
-    def path(self) -> Manifest:
-        """The only path of the canary's Ingress."""
-        path: Manifest = self.named("Ingress", "app-canary")["spec"]["rules"][0]["http"]["paths"][0]
-        return path
-
-    @property
-    def pod(self) -> Manifest:
-        """The canary's only pod."""
-        (found,) = [pod for pod in self.objects["Pod"] if pod["metadata"]["name"].startswith("app-canary-")]
-        return found
-
-    @property
-    def container(self) -> Manifest:
-        """The state of its only container."""
-        (found,) = self.pod["status"]["containerStatuses"]
-        container: Manifest = found
-        return container
-
-    def waits(self, reason: str, message: str, restarts: int = 0) -> None:
-        self.container.update(
-            ready=False, restartCount=restarts, state={"waiting": {"reason": reason, "message": message}}
-        )
-
-    def of_deployment(self, name: str, kind: str, **state: str) -> None:
-        found = self.named("Deployment", name)
-        others = [each for each in found["status"]["conditions"] if each["type"] != kind]
-        found["status"]["conditions"] = [*others, {"type": kind} | state]
-
-    def diagnoses(self, *services: str) -> tuple[Diagnosis, ...]:
-        begun = [c["state"].get("running", {}) for pod in SOUND["Pod"] for c in pod["status"]["containerStatuses"]]
-        at = max(moment(each["startedAt"]) for each in begun) + UNSTABLE_SECONDS
-        facts = Facts(at, self.objects, self.unread, self.logs, self.shares, "nobody counted")
-        return diagnose(self.settings, STACK, facts, services)
-
-    def having(self, state: State = "problem") -> set[tuple[str, str | None]]:
-        return {(each.check, each.service) for each in self.diagnoses() if each.state == state}
-
-    def only(self, check: str, state: State = "problem") -> Diagnosis:
-        (found,) = [each for each in self.diagnoses() if (each.check, each.state) == (check, state)]
-        return found
 
 
 def second_canary(world: World) -> None:
@@ -125,11 +27,6 @@ def second_canary(world: World) -> None:
 def to_service(world: World, name: str, service: str) -> None:
     path = world.copy("Ingress", "web", name)["spec"]["rules"][0]["http"]["paths"][0]
     path.update(path="/other", backend={"service": {"name": service, "port": {"number": 8080}}})
-
-
-def crash(world: World) -> None:
-    world.waits("CrashLoopBackOff", "back-off", restarts=4)
-    world.container["lastState"] = {"terminated": {"reason": "Error", "exitCode": 3, "message": "boom"}}
 
 
 def out_of_memory(world: World) -> None:
@@ -163,11 +60,12 @@ def stuck(world: World) -> None:
 
 def scaled(world: World) -> None:
     world.settings = settings(replicas=None, autoscaling={"minReplicas": 2, "maxReplicas": 4})
+    own = {"manager": FIELD_MANAGER, "operation": "Apply", "fieldsV1": {}}
     for name in ("app", "app-canary"):
         state = {"type": "ScalingActive", "status": "False", "reason": "FailedGetResourceMetric"}
         status = {"conditions": [state | {"message": "no metrics returned from resource metrics API"}]}
         world.objects["HorizontalPodAutoscaler"].append(
-            {"kind": "HorizontalPodAutoscaler", "metadata": {"name": name}, "spec": {}, "status": status}
+            {"kind": "HorizontalPodAutoscaler", "metadata": {"name": name, "managedFields": [own]}, "status": status}
         )
 
 
@@ -178,10 +76,11 @@ def unmanaged(world: World, kind: str, name: str) -> None:
 
 
 def at(found: Manifest, path: str, value: object) -> None:
-    *parents, last = path.split(".")
+    place: Any = found
+    *parents, last = (int(key) if key.isdigit() else key for key in path.split("."))
     for key in parents:
-        found = found[int(key)] if isinstance(found, list) else found[key]
-    found[int(last) if isinstance(found, list) else last] = value
+        place = place[key]
+    place[last] = value
 
 
 def sets(kind: str, name: str, path: str, value: object) -> Callable[[World], None]:
