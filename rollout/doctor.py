@@ -52,7 +52,7 @@ CHECKS: Final = (
     Check("service-port", "no traffic", workloads.service_port, ("Service", "Deployment", "Ingress")),
     Check("service-selector", "split", workloads.service_selector, ("Service", "Deployment", "Ingress")),
     Check("foreign-pods", "split", workloads.foreign_pods, ("Service", "Deployment", "Ingress", "ReplicaSet", "Pod")),
-    Check("one-canary", "split", routes.one_canary, ("Ingress",), of_canary=True),
+    Check("one-canary", "split", routes.one_canary, ("Ingress",)),
     Check("shared-service", "split", routes.shared_service, ("Ingress",), of_canary=True),
     Check("canary-annotations", "split", routes.canary_annotations, ("Ingress",), of_canary=True),
     Check("weight-total", "split", routes.weight_total, ("Ingress",), of_canary=True),

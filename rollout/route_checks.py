@@ -305,27 +305,32 @@ def kept_clients(case: Case) -> Iterator[Finding]:
 
 
 def one_canary(case: Case) -> Iterator[Finding]:
-    """Check that no other canary is attached to the same requests or to the same Service."""
-    mine = case.ingress(Track.CANARY)
-    match = case.settings.split_of(case.name).match
+    """Check that no canary but the declared one is attached to the same requests or to the same Service."""
+    mine = case.ingress(Track.CANARY) if case.has_canary else None
+    match, own = case.settings.split_of(case.name).match, object_name(case.name, Track.CANARY)
     attached = {(match.host, match.path)} | {
         request for found in _ordinary(case) for request in _led_to(found, case.service_name(Track.STABLE))
     }
     for found in case.facts.of("Ingress"):
         name = found["metadata"]["name"]
-        if name == object_name(case.name, Track.CANARY) or not is_canary(found):
-            continue
-        if not attached & {(host, path) for host, path, _ in requests_of(found)}:
+        declared = case.has_canary and name == own
+        if declared or not is_canary(found) or not attached & {(host, path) for host, path, _ in requests_of(found)}:
             continue
         owner = annotations_of(found).get(OWNER_ANNOTATION)
-        first = name if mine is None or _made(found) < _made(mine) else mine["metadata"]["name"]
+        cause = f"Ingress {name} is a canary of the service's requests, and none is declared"
+        if case.has_canary:
+            first = name if mine is None or _made(found) < _made(mine) else own
+            cause = (
+                f"Ingress {name} is a second canary of the same requests; the router uses one of the two, here {first}"
+            )
+        fix = f"remove it in stack {owner}" if owner else f"{case.kubectl} delete ingress {name}"
         yield Finding(
-            f"Ingress {name} is a second canary of the same requests; the router uses one of the two, here {first}",
+            cause,
             (
                 evidence(found, annotation(CANARY), annotations_of(found)[CANARY]),
                 evidence(found, annotation(OWNER_ANNOTATION), owner or "missing: made by hand"),
             ),
-            f"remove it in stack {owner}" if owner else f"{case.kubectl} delete ingress {name}",
+            UP if owner == case.stack and name == own else fix,
         )
 
 
@@ -365,11 +370,16 @@ def share(case: Case) -> Iterator[Finding]:
         yield Finding(
             f"no share was measured: {case.facts.unmeasured}",
             (),
-            "pulumi config set --path rollout.prometheusUrl http://prometheus.monitoring:9090",
+            "docs/doctor.md, What it knows, and from where",
             "unknown",
         )
-    elif not measured.least - accepted <= measured.percent <= measured.most + accepted:
-        weights = " to ".join(dict.fromkeys((f"{measured.least:g}", f"{measured.most:g}")))
+        return
+    # A weight that somebody has changed is told by its own check; here the question is whether the router follows it.
+    found = case.ingress(Track.CANARY)
+    given = annotations_of(found).get(WEIGHT, "") if found else ""
+    lately = [measured.least, measured.most, *([int(given)] if _NUMBER.fullmatch(given) else [])]
+    if not min(lately) - accepted <= measured.percent <= max(lately) + accepted:
+        weights = " to ".join(dict.fromkeys((f"{min(lately):g}", f"{max(lately):g}")))
         service = f"Service {case.service_name(Track.CANARY)}"
         yield Finding(
             f"the canary answers {measured.percent:.1f} % of the requests at weight {weights}: the router does not "

@@ -265,6 +265,12 @@ class TestStates:
     def test_a_shift_that_was_just_made_is_no_difference(self) -> None:
         assert World(shares={"app": Share(12.0, 5, 20)}).having() == set()
 
+    def test_a_share_that_follows_a_weight_set_by_hand_is_no_fault_of_the_router(self) -> None:
+        world = World(shares={"app": Share(69.9, 20, 20)})
+        world.annotate("app-canary", WEIGHT, "70")
+
+        assert world.having() == {("weight", "app")}
+
     def test_only_the_services_that_are_asked_for_are_looked_at(self) -> None:
         assert {each.service for each in World().diagnoses("web")} == {None, "web"}
 
@@ -304,6 +310,19 @@ class TestFixes:
         found = world.only("one-canary")
         assert found.cause.endswith("the router uses one of the two, here mine")
         assert found.fix == "kubectl --namespace shop delete ingress mine"
+
+    def test_a_canary_that_is_not_declared_any_more_goes_with_the_next_update(self) -> None:
+        world = World(settings=settings(canary=None))
+
+        found = world.only("one-canary")
+        assert found.cause == "Ingress app-canary is a canary of the service's requests, and none is declared"
+        assert found.fix == "pulumi up"
+
+    def test_a_canary_by_hand_where_none_is_declared_is_to_be_deleted(self) -> None:
+        world = World(settings=settings(canary=None))
+        world.named("Ingress", "app-canary")["metadata"]["annotations"].pop(OWNER_ANNOTATION)
+
+        assert world.only("one-canary").fix == "kubectl --namespace shop delete ingress app-canary"
 
     def test_a_canary_of_another_stack_is_that_stacks_to_remove(self) -> None:
         world = World()
