@@ -1,7 +1,11 @@
 """`canary doctor`: what is wrong with a stack in its cluster."""
 
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import Final
 
 import click
 
@@ -18,6 +22,8 @@ from rollout.plan import without
 from rollout.preview import EngineError
 from rollout.shares import measured_shares
 from routing.split import Track
+
+_PROGRESS_AFTER_SECONDS: Final = 2.0
 
 
 @click.command()
@@ -50,13 +56,14 @@ def doctor(  # noqa: PLR0913, PLR0917 - click hands over each option
     6 there is a problem.
     """  # noqa: D301 - \b tells click to keep lines
     try:
-        project = opened(stack)
-        if unknown := [name for name in services if name not in project.settings.services]:
-            choices = ", ".join(project.settings.services)
-            raise click.UsageError(f"there is no service {', '.join(unknown)}; there are: {choices}")
-        # Paths in a kubeconfig's configuration count from there, as they do for the program.
-        os.chdir(project.folder)
-        found = _examined(project, services, prometheus)
+        with _sign_of_life():
+            project = opened(stack)
+            if unknown := [name for name in services if name not in project.settings.services]:
+                choices = ", ".join(project.settings.services)
+                raise click.UsageError(f"there is no service {', '.join(unknown)}; there are: {choices}")
+            # Paths in a kubeconfig's configuration count from there, as they do for the program.
+            os.chdir(project.folder)
+            found = _examined(project, services, prometheus)
     except (ConfigError, EngineError, ClusterError) as error:
         click.echo(f"Error: {error}", err=True)
         wrong = isinstance(error, ConfigError) or (isinstance(error, EngineError) and error.usage)
@@ -77,3 +84,16 @@ def _examined(project: Project, services: tuple[str, ...], prometheus: str | Non
         text for name in settings.services for track in Track for text in settings.secret_of(name, track).values()
     ]
     return without(Examination(stack=project.full_name, diagnoses=diagnoses), secrets)
+
+
+@contextmanager
+def _sign_of_life() -> Iterator[None]:
+    """Say on standard error what takes so long, once it does."""
+    line = "Reading the stack's configuration, then its cluster …"
+    timer = threading.Timer(_PROGRESS_AFTER_SECONDS, lambda: click.echo(line, err=True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

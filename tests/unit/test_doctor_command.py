@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,27 @@ def test_a_secret_in_the_last_lines_of_a_container_is_not_shown(command: Command
     printed = command.run(*form).out
     assert "5ecret" not in printed
     assert f"token {SECRET} is refused" in printed
+
+
+def test_a_stack_that_takes_its_time_gives_a_sign_of_life(command: Command) -> None:
+    shown = threading.Event()
+    echo = doctor.click.echo
+
+    def opened(_: object) -> Project:
+        assert shown.wait(20)
+        return Project(Path.cwd(), "macromind", "dev", command.world.settings, {})
+
+    def told(*texts: object, **options: Any) -> None:  # noqa: ANN401 - those of click
+        echo(*texts, **options)
+        shown.set()
+
+    command.monkeypatch.setattr(doctor, "_PROGRESS_AFTER_SECONDS", 0.0)
+    command.monkeypatch.setattr(doctor, "opened", opened)
+    command.monkeypatch.setattr(doctor.click, "echo", told)
+
+    done = command.run("--json")
+    assert (done.code, done.err) == (0, "Reading the stack's configuration, then its cluster …\n")
+    assert json.loads(done.out)["stack"] == "macromind/dev"
 
 
 def test_help_teaches(command: Command) -> None:
