@@ -33,7 +33,7 @@ class Check:
     @property
     def claim(self) -> str:
         """What holds when it is ok, in words that begin small."""
-        return (self.find.__doc__ or "").removeprefix("Check that ").strip().rstrip(".")
+        return (self.find.__doc__ or "").partition("\n")[0].removeprefix("Check that ").rstrip(".")
 
 
 # Causes before what follows from them: the first problem of a service is where to begin.
@@ -59,6 +59,7 @@ CHECKS: Final = (
     Check("undeclared-annotations", "split", routes.undeclared_annotations, ("Ingress",)),
     Check("weight", "split", routes.weight, ("Ingress",), of_canary=True),
     Check("kept-clients", "split", routes.kept_clients, ("Ingress",), of_canary=True),
+    Check("header-priority", "split", routes.header_priority, ("Ingress",), of_canary=True),
     Check("deployment", "pods", workloads.deployment_present, ("Deployment",)),
     Check("admission", "pods", workloads.admission, ("Deployment", "ReplicaSet")),
     Check("scheduling", "pods", workloads.scheduling, ("Pod",)),

@@ -304,6 +304,32 @@ def kept_clients(case: Case) -> Iterator[Finding]:
         )
 
 
+def header_priority(case: Case) -> Iterator[Finding]:
+    """Check that no longer path of the host goes to the canary by its header or cookie.
+
+    Traefik gives the canary's header router a longer rule, and so a higher priority, than a longer path's (its issue
+    13785); ingress-nginx keeps to the longest path.
+    """
+    found, match = case.ingress(Track.CANARY), case.settings.split_of(case.name).match
+    keys = [key for key in (HEADER_NAME, COOKIE) if found and key in annotations_of(found)]
+    if not found or not keys or match.path_type == "Exact":
+        return
+    below = match.path.rstrip("/") + "/"
+    for other in _ordinary(case):
+        longer = [path for host, path, _ in requests_of(other) if host == match.host and path.startswith(below)]
+        longer = [path for path in longer if path != match.path]
+        if longer:
+            yield Finding(
+                f"Traefik sends requests with the canary's header or cookie for {listed(longer)} to this canary",
+                (
+                    evidence(found, annotation(keys[0]), annotations_of(found)[keys[0]]),
+                    evidence(other, "spec.rules", listed(longer)),
+                ),
+                "with Traefik as router, give this service a path of its own or another header name",
+                "advice",
+            )
+
+
 def one_canary(case: Case) -> Iterator[Finding]:
     """Check that no canary but the declared one is attached to the same requests or to the same Service."""
     mine = case.ingress(Track.CANARY) if case.has_canary else None

@@ -269,7 +269,7 @@ def image_pull(case: Case) -> Iterator[Finding]:
             yield Finding(
                 f"image {image} of the {track} cannot be pulled",
                 (_of_container(pod, name, f"waiting: {waiting['reason']}", waiting.get("message", "")),),
-                f"services.{case.name}.{key} with a tag that is there, or services.{case.name}.imagePullSecrets; {UP}",
+                f"{case.set(key, 'IMAGE')} with one that is there, or let imagePullSecrets name the registry's Secret",
             )
 
 

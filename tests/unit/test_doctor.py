@@ -217,7 +217,7 @@ def test_each_cause_is_told_by_its_own_check_and_by_no_other(
 
 
 def test_every_check_has_a_case_in_which_it_finds_something() -> None:
-    advice = {"retired-controller", "kept-clients"}
+    advice = {"retired-controller", "kept-clients", "header-priority"}
 
     assert {check for _, _, expected in BROKEN for check in expected} | advice == {each.id for each in CHECKS}
 
@@ -231,6 +231,15 @@ class TestStates:
         assert world.having() == set()
         assert world.having("advice") == {("kept-clients", "app"), ("retired-controller", None)}
         assert world.only("kept-clients", "advice").fix.startswith("pulumi config rm --path services.app.canary.header")
+
+    @pytest.mark.parametrize(("path", "told"), [("/", True), ("/we", False)])
+    def test_a_header_that_reaches_longer_paths_is_advice(self, path: str, told: bool) -> None:  # noqa: FBT001 - a case
+        world = World(settings=settings(path=path))
+        for name in ("app", "app-canary"):
+            world.named("Ingress", name)["spec"]["rules"][0]["http"]["paths"][0]["path"] = path
+
+        assert world.having() == set()
+        assert (("header-priority", "app") in world.having("advice")) is told
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_what_may_not_be_read_is_unknown_with_the_right_that_is_missing(self, kind: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from cli import doctor
@@ -149,19 +150,19 @@ def test_a_secret_in_the_last_lines_of_a_container_is_not_shown(command: Command
 
 def test_a_stack_that_takes_its_time_gives_a_sign_of_life(command: Command) -> None:
     shown = threading.Event()
-    echo = doctor.click.echo
+    echo = click.echo
 
     def opened(_: object) -> Project:
         assert shown.wait(20)
         return Project(Path.cwd(), "macromind", "dev", command.world.settings, {})
 
-    def told(*texts: object, **options: Any) -> None:  # noqa: ANN401 - those of click
-        echo(*texts, **options)
+    def told(text: str, **options: Any) -> None:  # noqa: ANN401 - those of click
+        echo(text, **options)
         shown.set()
 
     command.monkeypatch.setattr(doctor, "_PROGRESS_AFTER_SECONDS", 0.0)
     command.monkeypatch.setattr(doctor, "opened", opened)
-    command.monkeypatch.setattr(doctor.click, "echo", told)
+    command.monkeypatch.setattr(click, "echo", told)
 
     done = command.run("--json")
     assert (done.code, done.err) == (0, "Reading the stack's configuration, then its cluster …\n")
