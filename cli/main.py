@@ -7,6 +7,7 @@ from typing import NoReturn
 
 import click
 
+from cli.doctor import doctor
 from cli.exit_codes import CLUSTER, INTERRUPTED, USAGE
 from cli.plan import plan
 
@@ -27,6 +28,7 @@ def canary() -> None:
     """  # noqa: D301 - \b tells click to keep lines
 
 
+canary.add_command(doctor)
 canary.add_command(plan)
 
 

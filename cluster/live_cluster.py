@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar, cast
 import httpx2
 from lightkube import ApiError, Client
 from lightkube.core.exceptions import ConfigError
+from lightkube.core.resource import NamespacedResource
 from lightkube.core.resource_registry import resource_registry
 from lightkube.generic_resource import create_namespaced_resource
 from lightkube.resources.apps_v1 import Deployment, ReplicaSet
@@ -147,6 +148,47 @@ class LiveCluster:
             return True
 
         return self._asked(found)
+
+    @property
+    def settings(self) -> Settings:
+        """The configuration whose services these are."""
+        return self._settings
+
+    def namespace(self) -> Manifest | None:
+        """Return the Namespace, None when there is none.
+
+        Raises:
+            ClusterError: the API server cannot be asked; ForbiddenError when the account may not ask.
+        """
+        return self._asked_for(lambda: _plain(self._client.get(Namespace, self._settings.namespace)))
+
+    def listed(self, kind: Any) -> list[Manifest]:  # noqa: ANN401 - a class of lightkube
+        """Return all objects of a kind in the namespace, or in the cluster if the kind has none.
+
+        Raises:
+            ClusterError: the API server cannot be asked; ForbiddenError when the account may not ask.
+        """
+        if issubclass(kind, NamespacedResource):
+            return self._list(kind)
+        return self._asked(lambda: [_plain(found) for found in self._client.list(kind)])
+
+    def log_of_ended(self, pod: str, container: str, lines: int) -> list[str]:
+        """Return the last lines that a container wrote before it ended last.
+
+        Raises:
+            ClusterError: the API server cannot be asked, or its kubelet has none; ForbiddenError as above.
+        """
+        path = f"/api/v1/namespaces/{self._settings.namespace}/pods/{pod}/log"
+        wanted = {"container": container, "previous": "true", "tailLines": str(lines)}
+
+        def asked() -> list[str]:
+            # lightkube's own call has no `previous`.
+            answer = self._client._client._client.get(path, params=wanted)  # noqa: SLF001 - see above
+            if answer.is_error:
+                raise ApiError(answer.request, answer)
+            return list(answer.text.splitlines())
+
+        return self._asked(asked)
 
     def split(self, name: str) -> Split:
         """Return the split that the router's objects in the cluster describe now.

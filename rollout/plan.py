@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from pydantic import Field
 
@@ -56,6 +56,8 @@ _PUT_BACK: Final = "`pulumi up` applies what is declared"
 _AFTERMATH: Final = re.compile(
     r"preview failed|an unhandled error occurred: program exited with non-zero exit code: \d+"
 )
+
+Shown = TypeVar("Shown")
 
 # The engine does not hide shorter ones either, nor these words: they would show up everywhere.
 _SHORTEST_SECRET: Final = 3
@@ -282,17 +284,17 @@ def state_before(settings: Settings, steps: Sequence[Step]) -> dict[str, LiveSer
     return {name: live_service(settings, name, objects) for name in settings.services}
 
 
-def without(plan: Plan, secrets: Iterable[str]) -> Plan:
-    """Return the plan with none of these texts in it, however they got there."""
+def without(plan: Shown, secrets: Iterable[str]) -> Shown:
+    """Return a record, or several, with none of these texts in it, however they got there."""
     hidden = sorted({text for text in secrets if len(text) >= _SHORTEST_SECRET} - _NO_SECRETS, key=len, reverse=True)
     if not hidden:
         return plan
     pattern = re.compile("|".join(map(re.escape, hidden)))
-    cleared: Plan = _cleared(plan, pattern)
+    cleared: Shown = _cleared(plan, pattern)
     return cleared
 
 
-_NAMES: Final = frozenset({"stack", "name", "service", "object", "kind", "pack", "rule", "key"})
+_NAMES: Final = frozenset({"stack", "name", "check", "service", "object", "kind", "pack", "rule", "key"})
 
 
 def _cleared(part: Any, pattern: re.Pattern[str]) -> Any:  # noqa: ANN401 - a value of any type that a plan has

@@ -87,7 +87,7 @@ def decrypted(folder: Path, options: Sequence[str]) -> dict[str, str]:
     """
     code, output, errors = _pulumi(folder, ["config", "--json", "--show-secrets", *options], lambda: None)
     if code:
-        raise EngineError(errors.strip().removeprefix("error: "))
+        raise EngineError(errors.strip().removeprefix("error: "), usage=code in _USAGE_CODES)
     return {key: entry.get("value", "") for key, entry in json.loads(output).items()}
 
 
