@@ -20,10 +20,16 @@ class Event(Record):
 
 
 class RunStarted(Event):
-    """A driver began. `services` are those it moves, with stable's image, the canary's, and the weight read back."""
+    """A driver began. `services` are those it moves, with stable's image, the canary's, and the weight read back.
+
+    `schema_version` grows when a field changes its meaning or goes; new fields and events may come at any time. `by` is
+    who started it, as USER@HOST.
+    """
 
     event: Literal["run-started"] = "run-started"
+    schema_version: int = 1
     run: str
+    by: str | None = None
     command: Literal["run", "promote", "abort", "set"]
     steps: tuple[int, ...]
     step_seconds: int
