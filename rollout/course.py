@@ -145,7 +145,7 @@ class Course:
         if event.means == "cut-off":
             service.declared = event.read_back
             self._close(service, event.at)
-        elif service.steps:
+        elif service.steps and service.steps[-1].ended is None:
             service.steps[-1].updated, service.steps[-1].update_seconds = event.at, event.seconds
 
     def _step_of(self, event: Sampled) -> Step:

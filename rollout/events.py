@@ -11,6 +11,8 @@ from rollout.model import Record
 from rollout.samples import Sample
 from rollout.verdict import Verdict
 
+RunEnd: TypeAlias = Literal["done", "rolled-back", "held", "failed", "locked", "refused", "interrupted"]
+
 
 class Event(Record):
     """`at` is when it happened, `stack` where, as PROJECT/STACK."""
@@ -116,7 +118,7 @@ class Finished(Event):
     """The last line. `exit_code` is that of the command."""
 
     event: Literal["finished"] = "finished"
-    outcome: Literal["done", "rolled-back", "held", "failed", "locked", "refused", "interrupted"]
+    outcome: RunEnd
     exit_code: int
     text: str
 

@@ -66,7 +66,7 @@ class Story:
         self.sample_seconds = sample_seconds
         self._requests_per_second = requests_per_second
         self._fault = fault
-        self._random = random.Random(seed)
+        self._random = random.Random(seed)  # noqa: S311 - no secret is made of it
         self._weight = 0
 
     def started(self) -> AnyEvent:
@@ -162,12 +162,12 @@ class Story:
         common = {"service": name, "at": self.now, "seconds": float(self.sample_seconds), "weight": self._weight}
         if blind:
             problem = "http://prometheus.monitoring:9090 was asked, and it answered 503"
-            return Sample(**common, pods=pods, problems=(problem,))  # type: ignore[arg-type] # pydantic checks them
+            return Sample(**common, pods=pods, problems=(problem,))
         total = self._requests_per_second * self.sample_seconds * self._random.gauss(1, 0.05)
         share = self._weight / 100
         points, factor = self._fault(name, self._weight)
         return Sample(
-            **common,  # type: ignore[arg-type] # likewise
+            **common,
             stable=self._track(total * (1 - share), 0.2, 0.030),
             canary=self._track(total * share, 0.2 + points, 0.031 * factor),
             pods=pods,
@@ -209,7 +209,12 @@ def _gates(sample: Sample) -> Iterator[GateResult]:
     )
     ratio = (sample.canary.p95_seconds or 0) / (sample.stable.p95_seconds or 1)
     yield GateResult(
-        gate="latency", outcome="pass", measured=ratio, limit=1.5, unit="×", text=f"p95 is {ratio:.2f} times stable's"
+        gate="latency",
+        outcome="pass",
+        measured=ratio,
+        limit=1.5,
+        unit="times",
+        text=f"p95 is {ratio:.2f} times stable's",
     )
 
 
