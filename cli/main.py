@@ -9,6 +9,7 @@ import click
 
 from cli.exit_codes import CLUSTER, INTERRUPTED, USAGE
 from cli.plan import plan
+from cli.report import report
 
 NAME = "canary"
 
@@ -28,6 +29,7 @@ def canary() -> None:
 
 
 canary.add_command(plan)
+canary.add_command(report)
 
 
 def main() -> NoReturn:

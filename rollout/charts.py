@@ -93,7 +93,7 @@ def line_chart(frame: Frame, title: str, unit: str, lines: Sequence[Line], at_le
     keys = [element("span", line.name, class_=f"key {line.kind}") for line in lines]
     return element(
         "figure",
-        element("figcaption", element("strong", title), f" ({unit})", keys),
+        element("figcaption", element("span", element("strong", title), f" ({unit})"), keys),
         _svg(
             frame,
             height,

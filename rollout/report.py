@@ -26,8 +26,10 @@ _FEWEST_POINTS: Final = 24
 _SHARE_SCALE: Final = 10.0
 _FAILED_SCALE: Final = 1.0
 _MILLISECONDS_SCALE: Final = 10.0
+_RATE_SCALE: Final = 1.0
+_PODS_SCALE: Final = 4
 
-_OUTCOMES: Final[dict[RunOutcome, tuple[Outcome, str]]] = {
+OUTCOMES: Final[dict[RunOutcome, tuple[Outcome, str]]] = {
     "done": ("pass", "done"),
     "rolled-back": ("fail", "rolled back"),
     "held": ("inconclusive", "held"),
@@ -37,6 +39,8 @@ _OUTCOMES: Final[dict[RunOutcome, tuple[Outcome, str]]] = {
     "interrupted": ("inconclusive", "interrupted"),
     "unfinished": ("inconclusive", "not finished"),
 }
+"""How a run ended: what that means for the release, and in words."""
+
 _WORST_FIRST: Final[tuple[Outcome, ...]] = ("fail", "inconclusive", "pass")
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 """What a browser may load for the page: nothing."""
@@ -55,7 +59,7 @@ def page(events: Iterable[AnyEvent]) -> str:
     summary = summarised(course)
     if summary is None:
         raise ValueError("there is no event of a run that has begun")
-    kind, words = _OUTCOMES[summary.outcome]
+    kind, words = OUTCOMES[summary.outcome]
     title = f"{summary.stack}: canary {summary.command} {words}"
     return document(
         element(
@@ -283,7 +287,7 @@ def _charts(frame: Frame, service: ServiceCourse, moments: Sequence[_Moment]) ->
             Line("stable", "stable", points(lambda sample: _rate(sample.stable, sample.seconds))),
             Line("canary", "canary", points(lambda sample: _rate(sample.canary, sample.seconds))),
         ],
-        1,
+        _RATE_SCALE,
     )
     yield line_chart(
         frame,
@@ -294,14 +298,14 @@ def _charts(frame: Frame, service: ServiceCourse, moments: Sequence[_Moment]) ->
             Line("wanted", "third", pods(lambda found: found.wanted)),
             Line("restarts", "canary", pods(lambda found: found.restarts)),
         ],
-        2,
+        _PODS_SCALE,
     )
     used = [
         Line("memory", "stable", pods(lambda found: found.memory_percent)),
         Line("CPU", "canary", pods(lambda found: found.cpu_percent)),
     ]
     if known := [each for each in used if any(value is not None for _, value in each.points)]:
-        yield line_chart(frame, "Canary's use of its limits", "% of the limit, highest pod", known, 100)
+        yield line_chart(frame, "Canary's use of its limits", "% of the limit, highest pod", known, at_least=100)
 
 
 def _steps(service: ServiceSummary) -> Element:
@@ -332,7 +336,7 @@ def _step(step: StepSummary) -> list[Element]:
         _cell(None if step.ended is None else duration(step.ended - step.began)),
         _cell(None if step.update_seconds is None else seconds(step.update_seconds)),
         _cell(" / ".join(str(step.verdicts[each]) for each in reversed(_WORST_FIRST))),
-        _cell(_number(step.canary.requests)),
+        _cell(_whole(step.canary.requests)),
         _cell(_percent(step.share)),
         *[_cell(_number(each.error_percent, " %")) for each in (step.canary, step.stable)],
         *[_cell(_number(each.p95_milliseconds, " ms")) for each in (step.canary, step.stable)],
@@ -406,7 +410,7 @@ def _sample(moment: _Moment) -> list[Element]:
         _cell(duration(sample.seconds)),
         _cell(f"{sample.weight} %"),
         _cell(_percent(share(sample))),
-        *[_cell(_number(track.requests if track else None)) for track in tracks],
+        *[_cell(_whole(track.requests if track else None)) for track in tracks],
         *[_cell(_number(error_percent(track), " %")) for track in tracks],
         *[_cell(_number(p95_milliseconds(track), " ms")) for track in tracks],
         _cell(f"{pods.ready} of {pods.wanted}" if pods else None),
@@ -466,6 +470,10 @@ def _verdict_cell(outcome: Outcome | None) -> Element:
 
 def _number(value: float | None, unit: str = "") -> str | None:
     return None if value is None else f"{number(value)}{unit}"
+
+
+def _whole(value: float | None) -> str | None:
+    return None if value is None else f"{value:,.0f}"
 
 
 def _percent(value: float | None) -> str | None:
