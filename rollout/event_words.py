@@ -32,7 +32,7 @@ def line(event: AnyEvent) -> str:  # noqa: C901, PLR0911 - one case for each kin
         case RunStarted():
             return f"canary {event.command}: {', '.join(_at_start(event))}"
         case StepStarted():
-            return f"{listed(event.services)}: to {event.weight} %"
+            return f"to {event.weight} %: {listed(event.services)}"
         case WeightSet(means="cut-off"):
             return (
                 f"{event.service}: cut off, {event.before} → {event.read_back} % "
@@ -45,15 +45,15 @@ def line(event: AnyEvent) -> str:  # noqa: C901, PLR0911 - one case for each kin
             facts = "; ".join([verdict(event.verdict), *measured(event.sample)])
             return f"{event.sample.service}: {facts}; {duration(event.remaining_seconds)} left"
         case Held(approval=True):
-            return f"{listed(event.services)}: waits for approval: {event.reason}"
+            return f"waits for approval: {event.reason} ({listed(event.services)})"
         case Held():
-            return f"{listed(event.services)}: held: {event.reason}"
+            return f"held: {event.reason} ({listed(event.services)})"
         case Resumed():
-            return f"{listed(event.services)}: goes on"
+            return f"goes on: {listed(event.services)}"
         case RolledBack():
-            return f"{listed(event.services)}: rolled back in {seconds(event.seconds)}: {event.reason}"
+            return f"rolled back in {seconds(event.seconds)}: {event.reason} ({listed(event.services)})"
         case Promoted():
-            return f"{listed(event.services)}: promoted"
+            return f"promoted: {listed(event.services)}"
         case Troubled():
             return event.text
         case Finished():
