@@ -10,6 +10,7 @@ import click
 from cli.exit_codes import CLUSTER, INTERRUPTED, USAGE
 from cli.plan import plan
 from cli.report import report
+from cli.watch import watch
 
 NAME = "canary"
 
@@ -30,6 +31,7 @@ def canary() -> None:
 
 canary.add_command(plan)
 canary.add_command(report)
+canary.add_command(watch)
 
 
 def main() -> NoReturn:

@@ -14,11 +14,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from rollout.course import Course, ServiceCourse
+from rollout.course import Course, ServiceCourse, standing
 from rollout.event_words import SIGNS, duration, error_percent, line, p95_milliseconds, share
 from rollout.events import AnyEvent, Promoted, RolledBack, Sampled
 from rollout.samples import Sample, TrackSample
-from rollout.verdict import Outcome
+from rollout.verdict import Outcome, Verdict
 from routing.split import TOTAL_WEIGHT
 
 _REFRESHES_PER_SECOND: Final = 4
@@ -57,7 +57,7 @@ class Row:
     declared: int | None
     read_back: int | None
     sample: Sample | None = None
-    outcome: Outcome | None = None
+    verdict: Verdict | None = None
     state: str = ""
 
 
@@ -78,7 +78,7 @@ class Scene:
         room = max(free - events - 1, 1)
         rows, hidden = self.rows, 0
         if len(rows) > room:
-            rows = sorted(rows, key=lambda row: _URGENCY.index(row.outcome))[: max(room - 1, 1)]
+            rows = sorted(rows, key=_urgency)[: max(room - 1, 1)]
             hidden = len(self.rows) - len(rows)
         parts: list[RenderableType] = [_line(self.title, "bold"), _table(rows, options)]
         if hidden:
@@ -180,7 +180,7 @@ def scene_of(course: Course, now: float) -> Scene:
     title = f"{started.stack}  canary {started.command}  {started.run}" if started else "The run begins."
     rows = [_row(service) for service in course.services.values()]
     status = [finished.text] if finished else list(dict.fromkeys(_status(course, now)))
-    told = [event for event in course.events if not isinstance(event, Sampled) or event.verdict.outcome != "pass"]
+    told = [event for event in course.events if not isinstance(event, Sampled) or standing(event.verdict) != "pass"]
     return Scene(title, rows, status, [_stamped(event) for event in told])
 
 
@@ -192,7 +192,7 @@ def _row(service: ServiceCourse) -> Row:
         None if isinstance(service.end, Promoted) else service.declared,
         service.read_back,
         latest.sample if latest else None,
-        latest.verdict.outcome if latest else None,
+        latest.verdict if latest else None,
         state[type(service.end)],
     )
 
@@ -260,10 +260,16 @@ def _verdict(row: Row) -> Text:
     if row.state:
         style = {"promoted": "green", "rolled back": "bold red"}.get(row.state, "yellow")
         return Text(row.state, style=style)
-    if row.outcome is None:
+    if row.verdict is None:
         return Text("")
-    sign = "" if row.outcome == "inconclusive" else f"{SIGNS[row.outcome]} "
-    return Text(f"{sign}{row.outcome}", style=_STYLES[row.outcome])
+    stands = standing(row.verdict)
+    words = "good so far" if stands == "pass" != row.verdict.outcome else stands
+    sign = "" if len(words) + 2 > _WIDTHS["verdict"] else f"{SIGNS[stands]} "
+    return Text(f"{sign}{words}", style=_STYLES[stands])
+
+
+def _urgency(row: Row) -> int:
+    return _URGENCY.index(standing(row.verdict) if row.verdict else None)
 
 
 def _pair(sample: Sample | None, shown: Callable[[TrackSample, Sample], str]) -> str:

@@ -15,7 +15,7 @@ from rollout.events import (
     StepStarted,
     WeightSet,
 )
-from rollout.verdict import Outcome
+from rollout.verdict import Outcome, Verdict
 
 
 @dataclass
@@ -39,8 +39,8 @@ class Step:
         return self.samples[-1].verdict.outcome if self.samples else None
 
     def count(self, outcome: Outcome) -> int:
-        """Return how many of its verdicts said this."""
-        return sum(each.verdict.outcome == outcome for each in self.samples)
+        """Return at how many looks things stood like this."""
+        return sum(standing(each.verdict) == outcome for each in self.samples)
 
 
 @dataclass
@@ -74,6 +74,12 @@ class ServiceCourse:
     def latest(self) -> Sampled | None:
         """The last look at it, None before the first or when the last step has none yet."""
         return self.steps[-1].samples[-1] if self.steps and self.steps[-1].samples else None
+
+
+def standing(verdict: Verdict) -> Outcome:
+    """Return how things stand: a step that cannot pass yet, because it has not had its time, may be good so far."""
+    good_so_far = bool(verdict.gates) and all(gate.outcome == "pass" for gate in verdict.gates)
+    return "pass" if good_so_far else verdict.outcome
 
 
 class Course:
@@ -132,7 +138,7 @@ class Course:
         """Tell whether a sample says something other than the one before it."""
         service = self.services.get(event.sample.service)
         latest = service.latest if service else None
-        return latest is None or latest.verdict.outcome != event.verdict.outcome
+        return latest is None or standing(latest.verdict) != standing(event.verdict)
 
     def _begin(self, service: ServiceCourse, weight: int, at: float) -> None:
         self._close(service, at)

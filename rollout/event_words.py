@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from rollout.course import standing
 from rollout.events import (
     AnyEvent,
     Finished,
@@ -61,10 +62,12 @@ def line(event: AnyEvent) -> str:  # noqa: C901, PLR0911 - one case for each kin
 
 
 def verdict(found: Verdict) -> str:
-    """Return what a verdict says: a pass in a word, anything else with its reasons."""
-    reasons = [gate.text for gate in found.gates if gate.outcome == found.outcome != "pass"]
-    said = ": ".join([found.outcome, *filter(None, [", ".join(dict.fromkeys(reasons))])])
-    return f"{SIGNS[found.outcome]} {said}"
+    """Return what a verdict says: that it is good in a word, anything else with its reasons."""
+    stands = standing(found)
+    if stands == "pass":
+        return f"{SIGNS[stands]} {'pass' if found.outcome == 'pass' else 'good so far'}"
+    reasons = dict.fromkeys(gate.text for gate in found.gates if gate.outcome == stands)
+    return f"{SIGNS[stands]} " + ": ".join(filter(None, [stands, "; ".join(reasons)]))
 
 
 def measured(sample: Sample) -> Iterator[str]:

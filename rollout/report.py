@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from rollout.charts import Frame, Line, Mark, Point, line_chart, row_chart
-from rollout.course import Course, ServiceCourse
+from rollout.course import Course, ServiceCourse, standing
 from rollout.event_words import SIGNS, duration, error_percent, line, number, p95_milliseconds, seconds, share
 from rollout.events import AnyEvent, Held, RolledBack, Sampled, WeightSet
 from rollout.markup import Child, Element, document, element
@@ -193,7 +193,7 @@ def _merged(service: ServiceCourse, most: int) -> list[_Moment]:
 
 def _moment(samples: Sequence[Sampled]) -> _Moment:
     found = [each.sample for each in samples]
-    outcomes = {each.verdict.outcome for each in samples}
+    outcomes = {standing(each.verdict) for each in samples}
     last = found[-1]
     merged = last.model_copy(
         update={
@@ -249,7 +249,7 @@ def _charts(frame: Frame, service: ServiceCourse, moments: Sequence[_Moment]) ->
         return
     yield row_chart(
         frame,
-        "Verdicts",
+        "Gates",
         [
             (
                 outcome if outcome != "inconclusive" else "?",

@@ -32,8 +32,8 @@ class TrackSummary(Record):
 class StepSummary(Record):
     """One service at one weight. Times are seconds since the epoch.
 
-    `update_seconds` is the time until the weight was read back. `verdicts` counts the samples by what was said of them,
-    `verdict` is the last. `share` is the percent of all requests that the canary answered.
+    `update_seconds` is the time until the weight was read back. `verdicts` counts the samples by how things stood
+    with them, `verdict` is the last verdict. `share` is the percent of all requests that the canary answered.
     """
 
     weight: int
