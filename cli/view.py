@@ -250,9 +250,9 @@ def _bar(row: Row, *, ascii_only: bool) -> Text:
 
 def _weight(row: Row, *, ascii_only: bool) -> Text:
     if row.declared == row.read_back:
-        return Text("none" if row.declared is None else str(row.declared))
+        return Text("-" if row.declared is None else str(row.declared))
     before = "?" if row.read_back is None else row.read_back
-    after = "none" if row.declared is None else row.declared
+    after = "-" if row.declared is None else row.declared
     return Text(f"{before}{'>' if ascii_only else '→'}{after}", style="bold")
 
 

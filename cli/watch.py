@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -72,6 +72,8 @@ def watch(stack: str | None, prometheus: str | None, *, once: bool) -> None:
         return
     except (ConfigError, JournalError) as error:
         raise click.UsageError(str(error)) from None
+    except ClusterError as error:
+        raise click.ClickException(str(error)) from None
     except EngineError as error:
         raise (click.UsageError if error.usage else click.ClickException)(str(error)) from None
 
@@ -101,7 +103,7 @@ def _follow(run: Reader, view: Listener) -> None:
 def _polled(console: Console, poll: "_Poll", running: Callable[[], Reader | None]) -> Reader:
     """Show what the canaries do until a run begins, and return its journal."""
     table = console.is_terminal and not console.is_dumb_terminal
-    with Live(console=console, auto_refresh=False) if table else suppress() as live:
+    with Live(console=console, auto_refresh=False) if table else nullcontext() as live:
         while True:
             scene = poll.scene()
             if live:
@@ -126,7 +128,9 @@ class _Poll:
 
     def scene(self) -> Scene:
         """Return what is to be seen now."""
-        with suppress(ConfigError, EngineError):  # half a file that is just being written; the next look tells
+        with suppress(
+            ConfigError, EngineError, ClusterError
+        ):  # half a file that is just being written; the next look tells
             if self._changed() != self._seen:
                 self._read()
         project = self._project

@@ -183,7 +183,7 @@ class _Moment:
 
 
 def _merged(service: ServiceCourse, most: int) -> list[_Moment]:
-    size = math.ceil(len(service.samples) / most)
+    size = max(math.ceil(len(service.samples) / most), 1)
     return [
         _moment(step.samples[first : first + size])
         for step in service.steps
