@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rollout.course import Course, ServiceCourse, standing
-from rollout.event_words import SIGNS, duration, error_percent, line, p95_milliseconds, share
+from rollout.event_words import SIGNS, duration, error_percent, line, p95_milliseconds, share, stand
 from rollout.events import AnyEvent, Promoted, RolledBack, Sampled
 from rollout.samples import Sample, TrackSample
 from rollout.verdict import Outcome, Verdict
@@ -263,7 +263,7 @@ def _verdict(row: Row) -> Text:
     if row.verdict is None:
         return Text("")
     stands = standing(row.verdict)
-    words = "good so far" if stands == "pass" != row.verdict.outcome else stands
+    words = stand(row.verdict)
     sign = "" if len(words) + 2 > _WIDTHS["verdict"] else f"{SIGNS[stands]} "
     return Text(f"{sign}{words}", style=_STYLES[stands])
 

@@ -123,7 +123,10 @@ def row_chart(frame: Frame, title: str, rows: Sequence[tuple[str, str, Sequence[
             box = {"x": left, "y": y + 4, "width": max(right - left - 1, 1), "height": _ROW_HEIGHT - 6}
             drawn.append(element("rect", element("title", f"{_clock(end)} {name}"), class_=kind, **box))
     facts = ", ".join(f"{len(spans)} {name}" for name, _, spans in rows)
-    return element("figure", element("figcaption", element("strong", title)), _svg(frame, height, title, facts, drawn))
+    key = element("span", "held", class_="key held") if frame.shaded else None
+    return element(
+        "figure", element("figcaption", element("strong", title), key), _svg(frame, height, title, facts, drawn)
+    )
 
 
 def _svg(frame: Frame, height: float, title: str, facts: str, drawn: Sequence[Element]) -> Element:

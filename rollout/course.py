@@ -34,9 +34,9 @@ class Step:
     samples: list[Sampled] = field(default_factory=list)
 
     @property
-    def outcome(self) -> Outcome | None:
-        """What the last verdict said; None before the first one."""
-        return self.samples[-1].verdict.outcome if self.samples else None
+    def verdict(self) -> Verdict | None:
+        """The last verdict; None before the first one."""
+        return self.samples[-1].verdict if self.samples else None
 
     def count(self, outcome: Outcome) -> int:
         """Return at how many looks things stood like this."""

@@ -61,11 +61,17 @@ def line(event: AnyEvent) -> str:  # noqa: C901, PLR0911 - one case for each kin
             return f"{event.text} (exit code {event.exit_code})"
 
 
+def stand(found: Verdict) -> str:
+    """Return how things stand by a verdict, in a word or two."""
+    stands = standing(found)
+    return "good so far" if stands == "pass" != found.outcome else stands
+
+
 def verdict(found: Verdict) -> str:
     """Return what a verdict says: that it is good in a word, anything else with its reasons."""
     stands = standing(found)
     if stands == "pass":
-        return f"{SIGNS[stands]} {'pass' if found.outcome == 'pass' else 'good so far'}"
+        return f"{SIGNS[stands]} {stand(found)}"
     reasons = dict.fromkeys(gate.text for gate in found.gates if gate.outcome == stands)
     return f"{SIGNS[stands]} " + ": ".join(filter(None, [stands, "; ".join(reasons)]))
 

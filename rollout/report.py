@@ -10,7 +10,7 @@ from typing import Final
 
 from rollout.charts import Frame, Line, Mark, Point, line_chart, row_chart
 from rollout.course import Course, ServiceCourse, standing
-from rollout.event_words import SIGNS, duration, error_percent, line, number, p95_milliseconds, seconds, share
+from rollout.event_words import SIGNS, duration, error_percent, line, number, p95_milliseconds, seconds, share, stand
 from rollout.events import AnyEvent, Held, RolledBack, Sampled, WeightSet
 from rollout.markup import Child, Element, document, element
 from rollout.samples import PodsSample, Sample, TrackSample
@@ -132,7 +132,7 @@ def _services(course: Course, summary: RunSummary, events: Sequence[AnyEvent]) -
             element("p", _images(service)),
             element("p", _end(summary.services[name])),
             element("div", _charts(frame, service, merged), class_="charts"),
-            _steps(summary.services[name]) if service.steps else None,
+            _steps(service, summary.services[name]) if service.steps else None,
             _gates(service),
             _samples(merged) if merged else None,
         )
@@ -308,7 +308,7 @@ def _charts(frame: Frame, service: ServiceCourse, moments: Sequence[_Moment]) ->
         yield line_chart(frame, "Canary's use of its limits", "% of the limit, highest pod", known, at_least=100)
 
 
-def _steps(service: ServiceSummary) -> Element:
+def _steps(service: ServiceCourse, summary: ServiceSummary) -> Element:
     return _table(
         "Steps. Percentiles are the highest of a sample.",
         [
@@ -325,11 +325,11 @@ def _steps(service: ServiceSummary) -> Element:
             "stable",
             "verdict",
         ],
-        [_step(each) for each in service.steps],
+        [_step(each, step.verdict) for each, step in zip(summary.steps, service.steps, strict=True)],
     )
 
 
-def _step(step: StepSummary) -> list[Element]:
+def _step(step: StepSummary, verdict: Verdict | None) -> list[Element]:
     return [
         _cell(f"{step.weight} %"),
         _cell(_clock(step.began)),
@@ -340,24 +340,23 @@ def _step(step: StepSummary) -> list[Element]:
         _cell(_percent(step.share)),
         *[_cell(_number(each.error_percent, " %")) for each in (step.canary, step.stable)],
         *[_cell(_number(each.p95_milliseconds, " ms")) for each in (step.canary, step.stable)],
-        _verdict_cell(step.verdict),
+        _stand_cell(verdict) if verdict else _cell(None),
     ]
 
 
 def _gates(service: ServiceCourse) -> Iterator[Element]:
     for step in service.steps:
-        if step.samples:
-            verdict = step.samples[-1].verdict
+        if verdict := step.verdict:
             yield element(
                 "details",
-                element("summary", f"Gates at {step.weight} %: {verdict.outcome}"),
+                element("summary", f"Gates at {step.weight} %: {stand(verdict)}"),
                 _table(
                     None,
                     ["gate", "verdict", "measured", "limit", "says"],
                     _gate_rows(verdict),
                     text=(0, 4),
                 ),
-                open="" if verdict.outcome != "pass" else None,
+                open="" if standing(verdict) != "pass" else None,
             )
 
 
@@ -366,7 +365,7 @@ def _gate_rows(verdict: Verdict) -> Iterator[list[Element]]:
         unit = f" {gate.unit}".rstrip()
         yield [
             _cell(gate.gate, "text"),
-            _verdict_cell(gate.outcome),
+            _outcome_cell(gate.outcome),
             _cell(_number(gate.measured, unit)),
             _cell(_number(gate.limit, unit)),
             _cell(gate.text, "text"),
@@ -415,7 +414,7 @@ def _sample(moment: _Moment) -> list[Element]:
         *[_cell(_number(p95_milliseconds(track), " ms")) for track in tracks],
         _cell(f"{pods.ready} of {pods.wanted}" if pods else None),
         _cell(str(pods.restarts) if pods else None),
-        _verdict_cell(moment.outcome),
+        _outcome_cell(moment.outcome),
         _cell("; ".join(sample.problems), "text"),
     ]
 
@@ -464,8 +463,13 @@ def _cell(text: str | None, class_: str | None = None) -> Element:
     return element("td", _NOT_KNOWN if text is None else text, class_=class_)
 
 
-def _verdict_cell(outcome: Outcome | None) -> Element:
-    return _cell(None) if outcome is None else _cell(f"{SIGNS[outcome]} {outcome}", outcome)
+def _outcome_cell(outcome: Outcome) -> Element:
+    return _cell(f"{SIGNS[outcome]} {outcome}", outcome)
+
+
+def _stand_cell(verdict: Verdict) -> Element:
+    stands = standing(verdict)
+    return _cell(f"{SIGNS[stands]} {stand(verdict)}", stands)
 
 
 def _number(value: float | None, unit: str = "") -> str | None:

@@ -120,7 +120,7 @@ def _step(step: Step) -> StepSummary:
         began=step.began,
         ended=step.ended,
         update_seconds=step.update_seconds,
-        verdict=step.outcome,
+        verdict=step.verdict.outcome if step.verdict else None,
         verdicts={"pass": step.count("pass"), "inconclusive": step.count("inconclusive"), "fail": step.count("fail")},
         stable=stable,
         canary=canary,
