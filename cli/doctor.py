@@ -18,8 +18,8 @@ from cluster.live_cluster import LiveCluster
 from config.loader import ConfigError
 from rollout.diagnosis import Examination
 from rollout.doctor import diagnose
-from rollout.plan import without
 from rollout.preview import EngineError
+from rollout.redaction import without
 from rollout.shares import measured_shares
 from routing.split import Track
 

@@ -10,6 +10,8 @@ import click
 from cli.doctor import doctor
 from cli.exit_codes import CLUSTER, INTERRUPTED, USAGE
 from cli.plan import plan
+from cli.report import report
+from cli.watch import watch
 
 NAME = "canary"
 
@@ -30,6 +32,8 @@ def canary() -> None:
 
 canary.add_command(doctor)
 canary.add_command(plan)
+canary.add_command(report)
+canary.add_command(watch)
 
 
 def main() -> NoReturn:

@@ -11,6 +11,8 @@ from rollout.model import Record
 from rollout.samples import Sample
 from rollout.verdict import Verdict
 
+RunEnd: TypeAlias = Literal["done", "rolled-back", "held", "failed", "locked", "refused", "interrupted"]
+
 
 class Event(Record):
     """`at` is when it happened, `stack` where, as PROJECT/STACK."""
@@ -20,10 +22,16 @@ class Event(Record):
 
 
 class RunStarted(Event):
-    """A driver began. `services` are those it moves, with stable's image, the canary's, and the weight read back."""
+    """A driver began. `services` are those it moves, with stable's image, the canary's, and the weight read back.
+
+    `schema_version` grows when a field changes its meaning or goes; new fields and events may come at any time. `by` is
+    who started it, as USER@HOST.
+    """
 
     event: Literal["run-started"] = "run-started"
+    schema_version: int = 1
     run: str
+    by: str | None = None
     command: Literal["run", "promote", "abort", "set"]
     steps: tuple[int, ...]
     step_seconds: int
@@ -110,7 +118,7 @@ class Finished(Event):
     """The last line. `exit_code` is that of the command."""
 
     event: Literal["finished"] = "finished"
-    outcome: Literal["done", "rolled-back", "held", "failed", "locked", "refused", "interrupted"]
+    outcome: RunEnd
     exit_code: int
     text: str
 
