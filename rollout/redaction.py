@@ -16,11 +16,11 @@ _NAMES: Final = frozenset(
     {"stack", "run", "name", "check", "service", "services", "object", "kind", "pack", "rule", "key", "gate"}
 )
 
-AnyRecord = TypeVar("AnyRecord", bound=Record | tuple[Record, ...])
+AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
 def without(record: AnyRecord, secrets: Iterable[str]) -> AnyRecord:
-    """Return a record, or several, with none of these texts in it, however they got there."""
+    """Return a record with none of these texts in it, however they got there."""
     hidden = sorted({text for text in secrets if len(text) >= _SHORTEST_SECRET} - _NO_SECRETS, key=len, reverse=True)
     if not hidden:
         return record
