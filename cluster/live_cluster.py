@@ -25,7 +25,16 @@ from config.settings import Settings
 from routing.router import Manifest, UnreadableRouteError
 from routing.split import Backend, CanaryBackend, Split, Track
 from workload.labels import object_name, selector
-from workload.live import FIELD_MANAGER, LiveService, Objects, changed_by_others, lacks, live_service, routes_of
+from workload.live import (
+    FIELD_MANAGER,
+    ROLLED_BACK_ANNOTATION,
+    LiveService,
+    Objects,
+    changed_by_others,
+    lacks,
+    live_service,
+    routes_of,
+)
 from workload.manifests import configurations_used
 from workload.readiness import Readiness, newest_replica_set, readiness, rollout_completed
 
@@ -249,6 +258,27 @@ class LiveCluster:
         if read_back.weight != weight:
             raise ClusterError(f"{name}: weight {weight} was set, but {read_back.weight} read back")
         return read_back
+
+    def mark_rolled_back(self, name: str, image: str | None) -> None:
+        """Note on the canary's Deployment that this image was rolled back; None removes the note.
+
+        Raises:
+            ClusterError: the API server refused.
+        """
+        change = {"metadata": {"annotations": {ROLLED_BACK_ANNOTATION: image}}}
+        deployment, namespace = object_name(name, Track.CANARY), self._settings.namespace
+
+        def patch() -> Deployment:
+            return self._client.patch(
+                Deployment,
+                deployment,
+                change,
+                namespace=namespace,
+                patch_type=PatchType.MERGE,
+                field_manager=LOWERING_MANAGER,
+            )
+
+        self._asked_for(patch)
 
     def wait_until_ready(self, name: str, track: Track, report: Callable[[str], object], at_least: int = 0) -> None:
         """Return when all pods of one track's newest revision take requests by their Service, and no older ones do.

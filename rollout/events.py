@@ -3,13 +3,27 @@
 One JSON object a line, told apart by `event` (docs/journal.md). Weights are percent, times seconds since the epoch.
 """
 
-from typing import Annotated, Literal, TypeAlias
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import Field, TypeAdapter
 
 from rollout.model import Record
 from rollout.samples import Sample
 from rollout.verdict import Verdict
+
+Outcome: TypeAlias = Literal["done", "rolled-back", "held", "failed", "locked", "refused", "interrupted"]
+
+EXIT_CODES: Final[Mapping[Outcome, int]] = {
+    "done": 0,
+    "refused": 1,
+    "rolled-back": 2,
+    "held": 3,
+    "failed": 4,
+    "locked": 5,
+    "interrupted": 130,
+}
+"""What a command that ends so exits with (docs/reference.md)."""
 
 
 class Event(Record):
@@ -110,7 +124,7 @@ class Finished(Event):
     """The last line. `exit_code` is that of the command."""
 
     event: Literal["finished"] = "finished"
-    outcome: Literal["done", "rolled-back", "held", "failed", "locked", "refused", "interrupted"]
+    outcome: Outcome
     exit_code: int
     text: str
 

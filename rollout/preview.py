@@ -31,6 +31,10 @@ class EngineError(Exception):
         super().__init__(message)
 
 
+class LockedError(EngineError):
+    """Another update of the stack is under way; the message says whose."""
+
+
 @dataclass(frozen=True, slots=True)
 class Preview:
     """What a preview said, and whether it failed."""
