@@ -83,6 +83,14 @@ class Drift:
 
 
 @dataclass(frozen=True, slots=True)
+class PodsSeen:
+    """Whether a track's Deployment is ready, and all pods that its selector finds."""
+
+    readiness: Readiness
+    pods: Sequence[Manifest]
+
+
+@dataclass(frozen=True, slots=True)
 class _Workloads:
     """What runs in the namespace: asked for at `begin` (monotonic seconds), good for `lasts` seconds from then."""
 
@@ -311,6 +319,14 @@ class LiveCluster:
                 reported = progress
             time.sleep(_POLL_SECONDS)
 
+    def pods_of(self, name: str, track: Track) -> PodsSeen:
+        """Return the pods of one track as they are now.
+
+        Raises:
+            ClusterError: the API server cannot be asked.
+        """
+        return self._look(name, track, 0, time.monotonic())
+
     def keep_while_used(
         self, name: str, track: Track, configurations: Sequence[Manifest], *, superseding: bool
     ) -> None:
@@ -351,11 +367,14 @@ class LiveCluster:
 
     def _readiness(self, name: str, track: Track, at_least: int, since: float) -> Readiness:
         try:
-            seen = self._workloads(since)
+            return self._look(name, track, at_least, since).readiness
         except ForbiddenError:
             raise
         except ClusterError as error:
             return Readiness(0, at_least, rolled_out=False, reasons=(str(error),))
+
+    def _look(self, name: str, track: Track, at_least: int, since: float) -> PodsSeen:
+        seen = self._workloads(since)
         deployed = object_name(name, track)
         deployment = next((found for found in seen.deployments if found["metadata"]["name"] == deployed), None)
         labels = selector(self._settings.app_label_of(name, track), track).items()
@@ -366,7 +385,7 @@ class LiveCluster:
             for found in seen.endpoint_slices
             if (found["metadata"].get("labels") or {}).get(_SERVICE_NAME) == deployed
         ]
-        return readiness(deployment, owner, pods, slices, at_least)
+        return PodsSeen(readiness(deployment, owner, pods, slices, at_least), pods)
 
     def _workloads(self, since: float) -> _Workloads:
         """Return what runs, as it was after a moment (monotonic seconds), and for all waits together.

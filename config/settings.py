@@ -175,7 +175,12 @@ def _own_annotations(value: dict[str, str]) -> dict[str, str]:
     return value
 
 
-def _amount(quantity: str) -> float:
+def amount(quantity: str) -> float:
+    """Return what a Kubernetes quantity stands for; a processor is 1, a byte is 1.
+
+    Raises:
+        ValueError: it is none that `QUANTITY` describes.
+    """
     digits = quantity.rstrip("".join(_UNITS))
     return float(digits) * _UNITS[quantity[len(digits) :]]
 
@@ -308,7 +313,7 @@ class Resources(Model):
     @model_validator(mode="after")
     def _requests_within_limits(self) -> Self:
         for name in self.requests.keys() & self.limits.keys():
-            if _amount(self.requests[name]) > _amount(self.limits[name]):
+            if amount(self.requests[name]) > amount(self.limits[name]):
                 raise ValueError("a request above its limit")
         return self
 
@@ -447,7 +452,7 @@ class ServiceSettings(Model):
 
 
 class QueryGate(Model):
-    """A query of the user's own; each of its values has to be within bounds."""
+    """A query of the user's own, which gives one value; at every look that has to be within the bounds."""
 
     query: Annotated[Text, Field(min_length=1)] = Field(
         description="PromQL, in which $namespace and $service stand for those of the canary",
@@ -504,15 +509,19 @@ class GateSettings(Model):
     max_cpu_percent: Annotated[Number, Field(gt=0, le=1000)] | None = Field(
         None, description="percent of its CPU limit that a pod of the canary may use", examples=["90"]
     )
-    max_memory_percent: Annotated[Number, Field(gt=0, le=100)] = Field(
-        90.0, description="percent of its memory limit, at most 100, that a pod of the canary may use", examples=["90"]
+    max_memory_percent: Annotated[Number, Field(gt=0, le=100)] | None = Field(
+        90.0,
+        description="percent of its memory limit, at most 100, that a pod of the canary may use; null for no such gate",
+        examples=["90"],
     )
     confidence: Annotated[Number, Field(ge=50, lt=100)] = Field(
         95.0, description="percent, from 50 to below 100: how sure a verdict has to be", examples=["95"]
     )
     queries: dict[ObjectName, QueryGate] = Field({}, description="a map from name to query, min and max")
     webhook_url: Annotated[str, StringConstraints(pattern=HTTP_URL, max_length=2000)] | None = Field(
-        None, description="an HTTP URL that answers 200 to pass, 202 to wait", examples=["https://gate.example/canary"]
+        None,
+        description="an HTTP URL that answers 200 to pass, 202 to wait, 409 to reject",
+        examples=["https://gate.example/canary"],
     )
 
 
