@@ -244,28 +244,61 @@ class LiveCluster:
             return before or manifest  # a dry run needs the right to write; that something is lost is known already
         return after if before is None or _declarations(before) != _declarations(after) else None
 
-    def lower(self, name: str, weight: int) -> Split:
-        """Set a weight (percent) that is below the one in force, and return the split that is then read back.
+    def splits(self) -> dict[str, Split | UnreadableRouteError]:
+        """Return the split of each service as the router's objects describe it now, or why they describe none.
 
         Raises:
-            ClusterError: the API server refused, or gives back another weight.
+            ClusterError: the API server cannot be asked.
         """
-        try:
-            split = self.split(name)
-            if split.canary is None:
-                return split
-            # A stable route that something else owns may have any name; ours is that of the service.
-            lowered = replace(split, name=name, canary=replace(split.canary, weight=weight))
-            unchanged = [route.manifest for route in self._router.render(replace(split, name=name))]
-            for route in self._router.render(lowered):
-                if route.manifest not in unchanged:
-                    self._patch(route.manifest)
-            read_back = self.split(name)
-        except UnreadableRouteError as error:
-            raise ClusterError(f"{name}: the weight cannot be lowered: {error}") from error
-        if read_back.weight != weight:
-            raise ClusterError(f"{name}: weight {weight} was set, but {read_back.weight} read back")
-        return read_back
+        routes = self._routes()
+        found: dict[str, Split | UnreadableRouteError] = {}
+        for name in self._settings.services:
+            try:
+                found[name] = self._router.read(routes_of(self._settings, name, routes))
+            except UnreadableRouteError as error:
+                found[name] = error
+        return found
+
+    def lower(self, weights: Mapping[str, int]) -> dict[str, Split]:
+        """Set weights (percent) that are below those in force, and return the splits that are then read back.
+
+        A service that fails keeps no other from being lowered. One without a canary is left as it is.
+
+        Raises:
+            ClusterError: the API server refused, or gives back another weight; it names the services.
+        """
+        problems: dict[str, str] = {}
+        before = self.splits()
+        for name, weight in weights.items():
+            split = before[name]
+            try:
+                if isinstance(split, Split):
+                    self._set_weight(name, split, weight)
+            except ClusterError as error:
+                problems[name] = str(error)
+        after = self.splits()
+        lowered: dict[str, Split] = {}
+        for name, weight in weights.items():
+            split = after[name]
+            if isinstance(split, UnreadableRouteError):
+                problems[name] = str(split)
+            elif split.canary and split.weight != weight:
+                problems.setdefault(name, f"{weight} was set, but {split.weight} read back")
+            else:
+                lowered[name] = split
+        if problems:
+            raise ClusterError("; ".join(f"{name}: the weight is not lowered: {why}" for name, why in problems.items()))
+        return lowered
+
+    def _set_weight(self, name: str, split: Split, weight: int) -> None:
+        if split.canary is None:
+            return
+        # A stable route that something else owns may have any name; ours is that of the service.
+        lowered = replace(split, name=name, canary=replace(split.canary, weight=weight))
+        unchanged = [route.manifest for route in self._router.render(replace(split, name=name))]
+        for route in self._router.render(lowered):
+            if route.manifest not in unchanged:
+                self._patch(route.manifest)
 
     def mark_rolled_back(self, name: str, image: str | None) -> None:
         """Note on the canary's Deployment that this image was rolled back; None removes the note.
