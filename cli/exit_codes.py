@@ -9,5 +9,8 @@ USAGE: Final = 1
 CLUSTER: Final = 4
 """The engine or the cluster failed: a retry may help."""
 
+LOCKED: Final = 5
+"""Another update of the stack is running: a retry helps when it has ended."""
+
 CHECK_FAILED: Final = 6
 INTERRUPTED: Final = 130

@@ -7,8 +7,11 @@ from typing import NoReturn
 
 import click
 
+from cli.abort import abort
 from cli.exit_codes import CLUSTER, INTERRUPTED, USAGE
 from cli.plan import plan
+from cli.promote import promote
+from cli.set_weight import set_weight
 
 NAME = "canary"
 
@@ -27,7 +30,10 @@ def canary() -> None:
     """  # noqa: D301 - \b tells click to keep lines
 
 
+canary.add_command(abort)
 canary.add_command(plan)
+canary.add_command(promote)
+canary.add_command(set_weight)
 
 
 def main() -> NoReturn:

@@ -40,6 +40,32 @@ _NOTHING_CHANGED: Final = re.compile(r"\d+ (problem|change)s? .*; nothing was ch
 _AFTERMATH: Final = re.compile(r"(update|preview) failed|an unhandled error occurred: .*", re.DOTALL)
 
 
+# Stands for an encrypted value where that is not needed: every kind of scalar can be read from it.
+_ENCRYPTED: Final = "1"
+
+
+def stored(folder: Path, name: str) -> dict[str, str]:
+    """Return a stack's configuration as its file has it, without the engine; encrypted values inside maps are 1.
+
+    Raises:
+        OSError: there is no such file.
+        LookupError: a value is encrypted as a whole.
+    """
+    project = _yaml(folder / "Pulumi.yaml")
+    defaults = {
+        f"{project['name']}:{key}": declared["default"]
+        for key, declared in (project.get("config") or {}).items()
+        if isinstance(declared, dict) and "default" in declared
+    }
+    config = defaults | (_yaml(_file_of(folder, project, name)).get("config") or {})
+    if hidden := [key for key, value in config.items() if _is_encrypted(value)]:
+        raise LookupError(f"encrypted: {', '.join(hidden)}")
+    return {
+        key: json.dumps(_legible(value)) if isinstance(value, dict | list) else _text(value)
+        for key, value in config.items()
+    }
+
+
 class LockedError(EngineError):
     """Another update of the stack is running, or was killed; nothing was changed. A retry helps when it has ended."""
 
@@ -60,6 +86,7 @@ class Stack:
         self._name = name
         self._packs = list(packs)
         self._program = Program(folder)
+        self._undo: tuple[bytes, bytes] | None = None
 
     def __enter__(self) -> Self:
         self._program.start()
@@ -96,9 +123,25 @@ class Stack:
                 self._write(changes, draft)
                 if file.read_bytes() != before:
                     raise EngineError(f"{file.name} was changed by somebody else meanwhile; it is left as it is now")
+                after = draft.read_bytes()
                 draft.replace(file)
         except OSError as error:
             raise EngineError(f"{file.name} cannot be changed: {error.strerror}") from error
+        self._undo = (self._undo[0] if self._undo else before, after)
+
+    def restore(self) -> bool:
+        """Take back what was set since the last update that did not fail; return whether that was possible.
+
+        For an update that was refused: the stack's file then says again what is in force.
+        """
+        file = self._file
+        if self._undo is None or file.read_bytes() != self._undo[1]:
+            return False
+        with _copied(file) as draft:
+            draft.write_bytes(self._undo[0])
+            draft.replace(file)
+        self._undo = None
+        return True
 
     def up(self, report: Callable[[str], object]) -> EventStream:
         """Update the stack, and return what the engine and the program said.
@@ -128,12 +171,12 @@ class Stack:
             stream = read(log.read_text(encoding="utf-8").splitlines(keepends=True))
         if ended.code:
             raise _failure(ended, stream)
+        self._undo = None
         return stream
 
     @cached_property
     def _project_file(self) -> dict[str, Any]:
-        content: dict[str, Any] = yaml.safe_load((self._folder / "Pulumi.yaml").read_text(encoding="utf-8"))
-        return content
+        return _yaml(self._folder / "Pulumi.yaml")
 
     @property
     def _project(self) -> str:
@@ -141,8 +184,7 @@ class Stack:
 
     @property
     def _file(self) -> Path:
-        folder = self._project_file.get("stackConfigDir") or ""
-        return (self._folder / folder / f"Pulumi.{self._name.rpartition('/')[2]}.yaml").resolve()
+        return _file_of(self._folder, self._project_file, self._name)
 
     def _decrypted(self) -> dict[str, str]:
         return decrypted(self._folder, ["--stack", self._name])
@@ -224,7 +266,7 @@ class Program:
         Raises:
             EngineError: the project's Python cannot be run.
         """
-        project = yaml.safe_load((self._folder / "Pulumi.yaml").read_text(encoding="utf-8"))
+        project = _yaml(self._folder / "Pulumi.yaml")
         runtime = project.get("runtime")
         options = (runtime.get("options") if isinstance(runtime, dict) else None) or {}
         python = self._folder / options["virtualenv"] / "bin" / "python" if "virtualenv" in options else sys.executable
@@ -309,6 +351,21 @@ def _at(path: Sequence[str], content: Any) -> Any:  # noqa: ANN401 - a value of 
     for part in path:
         content = content.get(part) if isinstance(content, dict) else None
     return content
+
+
+def _yaml(file: Path) -> dict[str, Any]:
+    return yaml.safe_load(file.read_bytes()) or {}
+
+
+def _file_of(folder: Path, project: Mapping[str, Any], stack: str) -> Path:
+    """Return the file of a stack, which may be named ORGANIZATION/STACK."""
+    return (folder / (project.get("stackConfigDir") or "") / f"Pulumi.{stack.rpartition('/')[2]}.yaml").resolve()
+
+
+def _legible(value: Any) -> Any:  # noqa: ANN401 - a value of any type that YAML has
+    if isinstance(value, dict):
+        return _ENCRYPTED if _is_encrypted(value) else {key: _legible(each) for key, each in value.items()}
+    return [_legible(each) for each in value] if isinstance(value, list) else value
 
 
 def _is_encrypted(stored: object) -> bool:
