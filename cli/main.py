@@ -11,6 +11,8 @@ from cli.abort import abort
 from cli.exit_codes import CLUSTER, INTERRUPTED, USAGE
 from cli.plan import plan
 from cli.promote import promote
+from cli.report import report
+from cli.run import run
 from cli.set_weight import set_weight
 
 NAME = "canary"
@@ -33,6 +35,8 @@ def canary() -> None:
 canary.add_command(abort)
 canary.add_command(plan)
 canary.add_command(promote)
+canary.add_command(report)
+canary.add_command(run)
 canary.add_command(set_weight)
 
 

@@ -25,10 +25,10 @@ from rollout.plan import (
     removed_services,
     stack_of,
     state_before,
-    without,
 )
 from rollout.preview import EngineError, Preview, decrypted, preview, selected_stack
 from rollout.prometheus import PrometheusError, instant, shown
+from rollout.redaction import without
 from rollout.update import observed
 from routing.split import Track
 

@@ -4,7 +4,6 @@ The stack is the state: the next weight follows from the one read back from the 
 and started again. Why it decides as it does: docs/adr/0013-driver.md.
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
@@ -13,15 +12,16 @@ from cluster.errors import ClusterError, ForbiddenError
 from config.loader import ConfigError
 from config.settings import Settings
 from rollout import release
+from rollout.engine import EngineError
 from rollout.events import (
     EXIT_CODES,
     AnyEvent,
     Finished,
     Held,
-    Outcome,
     Promoted,
     Resumed,
     RolledBack,
+    RunEnd,
     RunStarted,
     Sampled,
     ServiceAtStart,
@@ -29,8 +29,10 @@ from rollout.events import (
     Troubled,
     WeightSet,
 )
-from rollout.preview import EngineError, LockedError
+from rollout.release import Copy, ReleaseError
 from rollout.samples import Sample
+from rollout.sampling import Mark
+from rollout.stack import LockedError, PolicyError
 from rollout.steps import next_weights
 from rollout.tools import Tools
 from rollout.verdict import Verdict
@@ -44,6 +46,9 @@ CUT_OFF_SECONDS: Final = 60.0
 
 UPDATE_PAUSES: Final = (5.0, 15.0, 30.0)
 """Seconds before each further attempt of an update that failed."""
+
+POLICY_EXIT_CODE: Final = 6
+"""What a run ends with that a mandatory policy refuses, as other commands do (docs/reference.md)."""
 
 _FIRST_PAUSE_SECONDS: Final = 0.5
 _LONGEST_PAUSE_SECONDS: Final = 5.0
@@ -66,9 +71,11 @@ class Task:
         to: the step (percent) after which it ends without a promotion; None for promotion.
         approved: steps (percent) after which a person has approved already.
         again: also an image that was rolled back before.
+        by: who started it, as USER@HOST.
     """
 
     stack: str
+    by: str | None = None
     services: tuple[str, ...] = ()
     to: int | None = None
     approved: frozenset[int] = frozenset()
@@ -76,11 +83,12 @@ class Task:
 
 
 class RunEnded(Exception):  # noqa: N818 - most ends are no errors
-    """A run is over; `text` says how, and what to do next."""
+    """A run is over; `text` says how, and what to do next. `exit_code` is that of the outcome unless told otherwise."""
 
-    def __init__(self, outcome: Outcome, text: str) -> None:
+    def __init__(self, outcome: RunEnd, text: str, exit_code: int | None = None) -> None:
         self.outcome = outcome
         self.text = text
+        self.exit_code = EXIT_CODES[outcome] if exit_code is None else exit_code
         super().__init__(text)
 
 
@@ -105,14 +113,11 @@ class Start:
 
 @dataclass(slots=True)
 class _Watched:
-    """The samples of services since a moment, and the marks by which they are taken."""
+    """The samples of services since `begin` (monotonic seconds), and the marks by which they are taken."""
 
-    marks: dict[str, object]
+    begin: float
+    marks: dict[str, Mark]
     samples: dict[str, list[Sample]] = field(default_factory=dict)
-
-    def seen(self, name: str) -> float:
-        """Return the seconds in which the canary could be seen: what could not does not count as watched."""
-        return math.fsum(sample.seconds for sample in self.samples[name] if sample.canary is not None)
 
 
 @dataclass(slots=True)
@@ -143,7 +148,6 @@ class Driver:
         self._listeners = list(listeners)
         self._images: dict[str, str] = {}
         self._weights: dict[str, int] = {}
-        self._before: dict[str, list[Sample]] = {}
         self._promoted: list[str] = []
         self._answers: tuple[str, ...] = (GO_ON, STOP)
         self._settings: Settings
@@ -172,16 +176,15 @@ class Driver:
         self._refuse(start)
         return start
 
-    def run(self, start: Start, run: str, listener: Callable[[AnyEvent], object] | None = None) -> Finished:
+    def run(self, start: Start, run: str, listeners: Iterable[Callable[[AnyEvent], object]] = ()) -> Finished:
         """Carry it out, and return its last event.
 
         Args:
             start: what `prepare` found.
             run: the name of the run.
-            listener: one more, such as its journal.
+            listeners: further ones, such as its journal.
         """
-        if listener:
-            self._listeners.append(listener)
+        self._listeners += listeners
         try:
             self._begin(start, run)
             for group in self._groups(start.moving):
@@ -195,7 +198,7 @@ class Driver:
             at=self._clock.time(),
             stack=self._task.stack,
             outcome=end.outcome,
-            exit_code=EXIT_CODES[end.outcome],
+            exit_code=end.exit_code,
             text=end.text,
         )
         self._emit(finished)
@@ -227,6 +230,7 @@ class Driver:
                 at=self._clock.time(),
                 stack=self._task.stack,
                 run=run,
+                by=self._task.by,
                 command="run",
                 steps=rollout.steps,
                 step_seconds=rollout.step_seconds,
@@ -311,7 +315,7 @@ class Driver:
         names = tuple(name for name in group if weights[name])
         self._wait(self._settings.router_of_stack().sync_seconds)
         watched = self._begin_watch(names)
-        begin = due = clock.monotonic()
+        due = watched.begin
         hold = _Hold(names, min(weights[name] for name in names))
         hold.approved = self._needs_no_approval(hold.weight)
         passed = False
@@ -326,21 +330,18 @@ class Driver:
                 verdicts = self._sampled(watched, weights)
                 if verdicts is None:
                     return False
-                seen = min(map(watched.seen, names))
-                passed = self._is_over(rollout.step_seconds - seen) and _all_pass(verdicts)
-                over = self._is_over(begin + rollout.step_seconds - clock.monotonic())
-                self._hold(hold, verdicts, passed=passed, over=over)
+                passed = _all_pass(verdicts)
+                self._hold(hold, verdicts, passed=passed, over=self._is_over(self._remaining(watched)))
             if passed and hold.approved:
                 break
         if hold.since is not None:
             self._emit(Resumed(at=clock.time(), stack=self._task.stack, services=names))
-        self._before |= watched.samples
         return True
 
     def _hold(self, hold: _Hold, verdicts: Sequence[Verdict], *, passed: bool, over: bool) -> None:
         """Begin to hold when there is a reason to, and end the run when that takes too long."""
         now = self._clock.monotonic()
-        reason = _reasons(verdicts) or "too little of the step was seen"
+        reason = _reasons(verdicts)
         if passed and not hold.approved and not hold.asking:
             hold.since, hold.asking = now, True
             self._ask_for_approval(hold)
@@ -355,7 +356,7 @@ class Driver:
                 raise RunEnded("held", text)
 
     def _begin_watch(self, names: Iterable[str]) -> _Watched:
-        watched = _Watched({name: self._sampler.begin(name) for name in names})
+        watched = _Watched(self._clock.monotonic(), {name: self._sampler.begin(name) for name in names})
         watched.samples = {name: [] for name in watched.marks}
         return watched
 
@@ -365,15 +366,14 @@ class Driver:
         They are None when a weight has changed since it was looked at: then nothing is judged.
         """
         taken = {name: self._sampler.sample(name, mark) for name, mark in watched.marks.items()}
-        if any(sample.weight != weights[name] for name, sample in taken.items()):
+        if any(sample.weight not in {weights[name], None} for name, sample in taken.items()):
             return None
         verdicts = []
+        remaining = self._remaining(watched)
         for name, sample in taken.items():
             samples = watched.samples[name]
             samples.append(sample)
-            remaining = self._settings.rollout.step_seconds - watched.seen(name)
-            complete = self._is_over(remaining)
-            verdict = self._judge(samples, self._before.get(name, ()), complete=complete)
+            verdict = self._judge(samples, complete=self._is_over(remaining))
             verdicts.append(verdict)
             self._emit(
                 Sampled(
@@ -418,6 +418,9 @@ class Driver:
             )
         return not changed
 
+    def _remaining(self, watched: _Watched) -> float:
+        return watched.begin + self._settings.rollout.step_seconds - self._clock.monotonic()
+
     def _is_over(self, remaining: float) -> bool:
         """Tell whether a step with so many seconds left is over: samples do not come to the very second."""
         return remaining <= self._settings.rollout.sample_seconds / 2
@@ -434,9 +437,19 @@ class Driver:
         self._person.ask(f"{_listed(hold.names)} passed at {hold.weight} %.", self._answers)
 
     def _promote(self, group: tuple[str, ...]) -> None:
-        self._attempt(lambda: self._engine.set(release.promotion(self._checked(group), group)))
-        self._update(group, promoting=True)
-        self._confirm_promotion(group)
+        services = self._settings.services
+        managed = tuple(name for name in group if services[name].stable == "managed")
+        if not managed:
+            return
+        self._attempt(lambda: self._engine.set(release.promotion(self._checked(managed), managed)))
+        try:
+            self._update(managed, promoting=True)
+        except RunEnded as ended:
+            # Nothing was begun. After any other end the next run finishes the promotion, as declared.
+            if ended.outcome in {"refused", "locked"} and not self._engine.restore():
+                self._emit_trouble("the configuration declares the promotion")
+            raise
+        self._confirm_promotion(managed)
 
     def _confirm_promotion(self, group: tuple[str, ...]) -> None:
         live = self._read(group)
@@ -458,16 +471,18 @@ class Driver:
                 self._interrupted()
                 continue
             except LockedError as error:
-                raise RunEnded("locked", f"{error}. {self._at(group)}; `canary run` goes on from there") from error
+                where = "" if promoting else f". {self._at(group)}; `canary run` goes on from there"
+                raise RunEnded("locked", f"{error}{where}") from error
             except EngineError as error:
-                if error.usage:
-                    raise RunEnded("refused", str(error)) from error
+                if isinstance(error, PolicyError) or error.usage:
+                    raise _refused(error) from error
                 watched = watched or self._begin_watch(() if promoting else group)
                 pause = next(pauses, None)
                 self._wait(_FIRST_PAUSE_SECONDS if pause is None else pause)
                 self._judge_failure(tuple(watched.marks), watched, str(error))
                 if pause is None:
-                    raise RunEnded("failed", f"{error}\n{self._at(group)}. {_WAYS}") from error
+                    where = "" if promoting else f"{self._at(group)}. "
+                    raise RunEnded("failed", f"{error}\n{where}{_WAYS}") from error
                 self._emit_trouble(f"{error}\nThe update is tried again")
             else:
                 return
@@ -488,64 +503,69 @@ class Driver:
 
     def _roll_back(self, group: tuple[str, ...], failing: _Failing) -> None:
         """Take the canaries out of the traffic, first by the API server alone, then for good."""
-        left = self._cut_off(group, CUT_OFF_SECONDS, failing.since)
-        if not left:
-            self._emit_rolled_back(group, failing)
-        for name in [name for name in group if name not in left]:
-            self._mark(name)
+        problem = self._cut_off(group, CUT_OFF_SECONDS, failing.since)
+        if not problem:
+            self._rolled_back(group, failing)
         trouble = self._make_permanent(group)
-        if left:
-            left = self._cut_off(group, 0, failing.since)
-            if left:
-                problems = "; ".join(f"{name}: {problem}" for name, problem in left.items())
+        if problem:
+            problem = self._cut_off(group, 0, failing.since)
+            if problem:
                 raise RunEnded(
                     "failed",
-                    f"{failing.reason}. THE CANARY STILL GETS REQUESTS: it can be reached neither through the API "
-                    f"server nor by the engine: {problems}. As soon as they answer: `canary abort`",
+                    f"{failing.reason}. THE CANARY MAY STILL GET REQUESTS: neither through the API server nor by the "
+                    f"engine could weight 0 be set and read back: {problem}. As soon as they answer: `canary abort`",
                 )
-            self._emit_rolled_back(group, failing)
+            self._rolled_back(group, failing)
         text = f"{_listed(group)} rolled back to 0 %: {failing.reason}"
         promoted = f"{_listed(self._promoted)} promoted before" if self._promoted else ""
         raise RunEnded("rolled-back", ". ".join(filter(None, (text, promoted, trouble))))
 
-    def _emit_rolled_back(self, group: tuple[str, ...], failing: _Failing) -> None:
+    def _rolled_back(self, group: tuple[str, ...], failing: _Failing) -> None:
         seconds = self._clock.monotonic() - failing.since
         self._emit(
             RolledBack(
                 at=self._clock.time(), stack=self._task.stack, services=group, reason=failing.reason, seconds=seconds
             )
         )
+        for name in group:
+            try:
+                self._cluster.mark_rolled_back(name, self._images[name])
+            except ClusterError as error:
+                self._emit_trouble(f"{name}: it could not be noted that this canary was rolled back: {error}")
 
-    def _cut_off(self, group: tuple[str, ...], seconds: float, since: float) -> dict[str, str]:
-        """Set weight 0 through the API server and read it back; return what stands in the way of which service."""
-        begin, pause = self._clock.monotonic(), _FIRST_PAUSE_SECONDS
-        left, told = dict.fromkeys(group, ""), False
+    def _cut_off(self, group: tuple[str, ...], seconds: float, since: float) -> str:
+        """Set weight 0 through the API server and read it back; return what stands in the way, empty for nothing."""
+        begin, pause, told = self._clock.monotonic(), _FIRST_PAUSE_SECONDS, False
+        left = set(group)
         while True:
-            for name in tuple(left):
-                try:
-                    self._cluster.lower(name, 0)
-                except ClusterError as error:
-                    left[name] = str(error)
-                else:
-                    del left[name]
-                    before, self._weights[name] = self._weights.get(name, 0), 0
-                    if before:
-                        self._emit_weight(name, before, self._clock.monotonic() - since, "cut-off")
-            if not left or self._clock.monotonic() - begin >= seconds:
-                return left
+            problem = ""
+            try:
+                self._cluster.lower(dict.fromkeys(left, 0))
+            except ClusterError as error:
+                problem = str(error)
+            took = self._clock.monotonic() - since
+            for name in sorted(left - self._above_0(left) if problem else left):
+                left.remove(name)
+                before, self._weights[name] = self._weights[name], 0
+                if before:
+                    self._emit_weight(name, before, took, "cut-off")
+            if not left:
+                return ""
+            if self._clock.monotonic() - begin >= seconds:
+                return problem
             if not told:
-                self._emit_trouble(f"{'; '.join(left.values())}. The cut-off is tried again")
+                self._emit_trouble(f"{problem}. The cut-off is tried again")
                 told = True
             self._clock.wait(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
-    def _mark(self, name: str) -> None:
+    def _above_0(self, names: Iterable[str]) -> set[str]:
+        """Return those of the services of which weight 0 was not read back."""
         try:
-            self._cluster.mark_rolled_back(name, self._images[name])
-        except ClusterError as error:
-            self._emit_trouble(
-                f"{name}: it could not be noted in the cluster that this canary was rolled back: {error}"
-            )
+            live = self._cluster.read()
+        except ClusterError:
+            return set(names)
+        return {name for name in names if live[name].weight or live[name].unreadable}
 
     def _make_permanent(self, group: tuple[str, ...]) -> str:
         """Declare weight 0 and update; return what did not work."""
@@ -555,10 +575,10 @@ class Driver:
                 declared = self._engine.settings()
                 names = [name for name in group if name in declared.services and declared.services[name].canary]
                 self._engine.set(release.weight_changes(declared, names, 0))
-                problem = "Weight 0 is in force and declared, but the update failed"
+                problem = "Weight 0 is declared, but the update failed"
                 self._engine.up(self._progress)
             except (EngineError, ConfigError) as error:
-                problem = problem or "Weight 0 is in force, but the configuration still declares another weight"
+                problem = problem or "The configuration still declares another weight"
                 text = f"{problem}: {error}"
                 if pause is None:
                     return f"{text}. Run `canary abort` when that is mended"
@@ -577,7 +597,7 @@ class Driver:
 
         def changed() -> None:
             settings = self._checked(tuple(weights))
-            changes: dict[str, str | None] = {}
+            changes: dict[str, str | Copy | None] = {}
             for weight in sorted(set(weights.values())):
                 names = [name for name in weights if weights[name] == weight]
                 changes |= release.weight_changes(settings, names, weight)
@@ -589,18 +609,20 @@ class Driver:
         """Declare the weights that are in force, so that somebody's next update changes nothing by surprise."""
         try:
             live = self._cluster.read()
+            former = {name: self._weights[name] for name in group}
             self._weights |= {name: live[name].weight for name in group}
-            self._set_weights({name: self._weights[name] for name in group})
-        except (ClusterError, RunEnded) as error:
+            if any(self._weights[name] != former[name] for name in group) or not self._engine.restore():
+                self._set_weights({name: self._weights[name] for name in group})
+        except (ClusterError, EngineError, RunEnded) as error:
             self._emit_trouble(f"the configuration may declare another weight than the one in force: {error}")
 
     def _attempt(self, act: Callable[[], None]) -> None:
         try:
             act()
-        except LockedError as error:
-            raise RunEnded("locked", str(error)) from error
+        except ReleaseError as error:
+            raise RunEnded("refused", str(error)) from error
         except EngineError as error:
-            raise RunEnded("refused" if error.usage else "failed", str(error)) from error
+            raise _refused(error) if error.usage else RunEnded("failed", str(error)) from error
 
     def _declared(self) -> Settings:
         try:
@@ -608,7 +630,7 @@ class Driver:
         except ConfigError as error:
             raise RunEnded("refused", str(error)) from error
         except EngineError as error:
-            raise RunEnded("refused" if error.usage else "failed", str(error)) from error
+            raise _refused(error) if error.usage else RunEnded("failed", str(error)) from error
 
     def _checked(self, group: tuple[str, ...]) -> Settings:
         """Return the configuration as it is now, if it still declares the canaries that this run moves."""
@@ -708,7 +730,12 @@ class Driver:
     def _done(self, start: Start) -> str:
         if self._task.to is not None and start.moving:
             return f"{self._at(start.moving)}, where the run was to end"
-        return f"{_listed((*start.finishing, *start.moving))} promoted"
+        text = f"{_listed(self._promoted)} promoted" if self._promoted else ""
+        if existing := [name for name in start.moving if name not in self._promoted]:
+            images = ", ".join(f"{self._images[name]} ({name})" for name in existing)
+            text += f"{text and '; '}{self._at(existing)}, and something else owns stable: deploy {images} there, wait "
+            text += "until it is ready, then `canary abort --remove`"
+        return text
 
     def _at(self, names: Iterable[str]) -> str:
         return "the canary gets " + _percents(self._weights, names)
@@ -764,6 +791,10 @@ def _percents(weights: Mapping[str, int], names: Iterable[str]) -> str:
 def _listed(names: Iterable[str]) -> str:
     *others, last = names
     return f"{', '.join(others)} and {last}" if others else last
+
+
+def _refused(error: EngineError) -> RunEnded:
+    return RunEnded("refused", str(error), POLICY_EXIT_CODE if isinstance(error, PolicyError) else None)
 
 
 def _was_rolled_back(live: LiveService, image: str) -> bool:

@@ -12,9 +12,9 @@ from rollout.model import Record
 from rollout.samples import Sample
 from rollout.verdict import Verdict
 
-Outcome: TypeAlias = Literal["done", "rolled-back", "held", "failed", "locked", "refused", "interrupted"]
+RunEnd: TypeAlias = Literal["done", "rolled-back", "held", "failed", "locked", "refused", "interrupted"]
 
-EXIT_CODES: Final[Mapping[Outcome, int]] = {
+EXIT_CODES: Final[Mapping[RunEnd, int]] = {
     "done": 0,
     "refused": 1,
     "rolled-back": 2,
@@ -34,10 +34,16 @@ class Event(Record):
 
 
 class RunStarted(Event):
-    """A driver began. `services` are those it moves, with stable's image, the canary's, and the weight read back."""
+    """A driver began. `services` are those it moves, with stable's image, the canary's, and the weight read back.
+
+    `schema_version` grows when a field changes its meaning or goes; new fields and events may come at any time. `by` is
+    who started it, as USER@HOST.
+    """
 
     event: Literal["run-started"] = "run-started"
+    schema_version: int = 1
     run: str
+    by: str | None = None
     command: Literal["run", "promote", "abort", "set"]
     steps: tuple[int, ...]
     step_seconds: int
@@ -124,7 +130,7 @@ class Finished(Event):
     """The last line. `exit_code` is that of the command."""
 
     event: Literal["finished"] = "finished"
-    outcome: Outcome
+    outcome: RunEnd
     exit_code: int
     text: str
 

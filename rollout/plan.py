@@ -57,10 +57,6 @@ _AFTERMATH: Final = re.compile(
     r"preview failed|an unhandled error occurred: program exited with non-zero exit code: \d+"
 )
 
-# The engine does not hide shorter ones either, nor these words: they would show up everywhere.
-_SHORTEST_SECRET: Final = 3
-_NO_SECRETS: Final = frozenset({"true", "false"})
-
 
 class Weight(Record):
     """Percent of a service's requests that go to its canary; None where there is no canary."""
@@ -280,33 +276,6 @@ def state_before(settings: Settings, steps: Sequence[Step]) -> dict[str, LiveSer
     routes = [old for kind, named in found.items() if kind in _route_kinds(settings) for old in named.values()]
     objects = Objects(found.get("Deployment", {}), found.get("Service", {}), routes)
     return {name: live_service(settings, name, objects) for name in settings.services}
-
-
-def without(plan: Plan, secrets: Iterable[str]) -> Plan:
-    """Return the plan with none of these texts in it, however they got there."""
-    hidden = sorted({text for text in secrets if len(text) >= _SHORTEST_SECRET} - _NO_SECRETS, key=len, reverse=True)
-    if not hidden:
-        return plan
-    pattern = re.compile("|".join(map(re.escape, hidden)))
-    cleared: Plan = _cleared(plan, pattern)
-    return cleared
-
-
-_NAMES: Final = frozenset({"stack", "name", "service", "object", "kind", "pack", "rule", "key"})
-
-
-def _cleared(part: Any, pattern: re.Pattern[str]) -> Any:  # noqa: ANN401 - a value of any type that a plan has
-    if isinstance(part, str):
-        return pattern.sub(SECRET, part)
-    if isinstance(part, tuple):
-        return tuple(_cleared(each, pattern) for each in part)
-    if isinstance(part, Record):
-        # What is one of a few words of ours is no secret, and what a thing is called is no secret either: who knows the
-        # name would see in its place which one it is.
-        fixed = {name for name, known in type(part).model_fields.items() if "Literal" in str(known.annotation)} | _NAMES
-        values = {name: getattr(part, name) for name in type(part).model_fields if name not in fixed}
-        return part.model_copy(update={name: _cleared(value, pattern) for name, value in values.items()})
-    return part
 
 
 def _outcome(

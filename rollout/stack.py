@@ -174,6 +174,11 @@ class Stack:
         self._undo = None
         return stream
 
+    @property
+    def file(self) -> Path:
+        """The stack's file, which `set` changes."""
+        return self._file
+
     @cached_property
     def _project_file(self) -> dict[str, Any]:
         return _yaml(self._folder / "Pulumi.yaml")

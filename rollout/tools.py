@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from config.settings import Settings
+from rollout.release import Changes
 from rollout.samples import Sample
+from rollout.sampling import Mark
 from rollout.verdict import Verdict
 from workload.live import LiveService
 
@@ -18,11 +20,15 @@ class Engine(Protocol):
         """Return the configuration as it is now; ConfigError or EngineError when it cannot be used."""
         ...
 
-    def set(self, changes: Mapping[str, str | None]) -> None:
-        """Change the configuration, all or nothing; None removes a key. EngineError when it fails."""
+    def set(self, changes: Changes) -> None:
+        """Change the configuration, all or nothing. EngineError when it fails."""
         ...
 
-    def up(self, report: Callable[[str], object]) -> None:
+    def restore(self) -> bool:
+        """Take back what was set since the last update that did not fail; return whether that was possible."""
+        ...
+
+    def up(self, report: Callable[[str], object]) -> object:
         """Update the stack; EngineError when it fails, LockedError when another update is under way."""
         ...
 
@@ -34,8 +40,8 @@ class Cluster(Protocol):
         """Return what there is of each service."""
         ...
 
-    def lower(self, name: str, weight: int) -> object:
-        """Set a lower weight through the API server, and read it back."""
+    def lower(self, weights: Mapping[str, int]) -> object:
+        """Set lower weights through the API server, as many as possible, and read them back."""
         ...
 
     def mark_rolled_back(self, name: str, image: str | None) -> None:
@@ -46,11 +52,11 @@ class Cluster(Protocol):
 class Sampler(Protocol):
     """Looks at canaries (rollout.sampling.Sampler). Never raises for what cannot be asked."""
 
-    def begin(self, service: str) -> object:
+    def begin(self, service: str) -> Mark:
         """Return the mark from which on the service's samples count."""
         ...
 
-    def sample(self, service: str, mark: object) -> Sample:
+    def sample(self, service: str, mark: Mark) -> Sample:
         """Return what is known of the time since the last sample of this mark."""
         ...
 
@@ -58,8 +64,8 @@ class Sampler(Protocol):
 class Judge(Protocol):
     """Gives the verdict on a step (rollout.verdict.judge with the stack's limits)."""
 
-    def __call__(self, samples: Sequence[Sample], before: Sequence[Sample], *, complete: bool) -> Verdict:
-        """Judge the samples of one service at one step, oldest first; `before` are those of the step before it."""
+    def __call__(self, samples: Sequence[Sample], *, complete: bool) -> Verdict:
+        """Judge the samples of one service at one step, oldest first; `complete`: the step has had its time."""
         ...
 
 

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
+from rollout.engine import EngineError
 from rollout.events import AnyEvent, Finished
-from rollout.preview import EngineError
 from rollout.steps import next_weight
 from tests.unit.worlds import CANARY, NEXT, STABLE, KilledError, World, interrupt
 
@@ -128,7 +128,7 @@ def test_a_rollback_whose_update_never_works_ends_and_says_what_is_left() -> Non
     world.failing_updates = [None, None, *[EngineError("the backend is away")] * 9]
     finished = world.run()
     assert finished.exit_code == 2
-    assert "Weight 0 is in force and declared, but the update failed" in finished.text
+    assert "Weight 0 is declared, but the update failed" in finished.text
     assert world.weights == {"a": 0, "b": 0}
     assert len(world.failing_updates) == 5
 
@@ -176,7 +176,7 @@ def test_a_canary_that_cannot_be_reached_at_all_is_said_to_get_requests() -> Non
     world.quality = _away_and_bad
     finished = world.run()
     assert finished.exit_code == 4
-    assert "STILL GETS REQUESTS" in finished.text
+    assert "MAY STILL GET REQUESTS" in finished.text
     assert not world.told("rolled-back")
 
 
@@ -221,7 +221,7 @@ def test_without_data_a_canary_is_held_and_never_promoted(found: str) -> None:
     assert not held.approval
 
 
-def test_a_held_step_goes_on_when_data_come_back_and_what_was_not_seen_is_watched() -> None:
+def test_a_held_step_goes_on_when_data_come_back() -> None:
     world = World.of("a")
     blind = (30.0, 100.0)
     world.quality = lambda w, _name: "nothing" if blind[0] <= w.now < blind[1] else "good"
@@ -229,7 +229,7 @@ def test_a_held_step_goes_on_when_data_come_back_and_what_was_not_seen_is_watche
     (held,) = world.told("held")
     (resumed,) = world.told("resumed")
     assert held.at == pytest.approx(60, abs=10)
-    assert resumed.at == pytest.approx(60 + 70, abs=11)
+    assert resumed.at == pytest.approx(100, abs=10)
 
 
 def test_with_no_seconds_to_hold_an_undecided_step_ends_the_run() -> None:

@@ -25,8 +25,8 @@ from rollout.plan import (
     removed_services,
     stack_of,
     state_before,
-    without,
 )
+from rollout.redaction import without
 from workload.live import LiveService
 
 ROOT = Path(__file__).parents[2]

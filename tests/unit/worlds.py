@@ -1,5 +1,6 @@
 """A cluster, a stack and a clock that tests drive: what a run of the driver meets, and what becomes of it."""
 
+import copy
 import heapq
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,9 +12,12 @@ from cluster.errors import ClusterError
 from config.loader import load
 from config.settings import Settings
 from rollout.driver import Driver, RunEnded, Task
-from rollout.events import EVENTS, EXIT_CODES, AnyEvent, Finished, Sampled, Troubled, WeightSet
-from rollout.preview import EngineError, LockedError
+from rollout.engine import EngineError
+from rollout.events import EVENTS, AnyEvent, Finished, Sampled, Troubled, WeightSet
+from rollout.release import Changes, Copy, path_of
 from rollout.samples import PodsSample, Sample, TrackSample
+from rollout.sampling import Mark
+from rollout.stack import LockedError
 from rollout.tools import Tools
 from rollout.verdict import GateResult, Outcome, Verdict
 from routing.split import Backend, CanaryBackend, Match, Split, Track
@@ -51,6 +55,8 @@ class World:
     failing_updates: list[BaseException | None] = field(default_factory=list)
     during_update: Callable[[], object] = lambda: None
     cluster_away: bool = False
+    stuck: set[str] = field(default_factory=set)
+    undo: dict[str, Any] | None = None
     locked_by: str = ""
     answers: list[str] = field(default_factory=list)
     questions: list[str] = field(default_factory=list)
@@ -85,16 +91,21 @@ class World:
         values = self.config.items()
         return load({key: value if isinstance(value, str) else json.dumps(value) for key, value in values})
 
-    def set(self, changes: Mapping[str, str | None]) -> None:
+    def set(self, changes: Changes) -> None:
+        self.undo = self.undo or copy.deepcopy(self.config)
+        before = copy.deepcopy(self.config)
         for path, value in changes.items():
-            *parents, key = path.split(".")
-            place = self.config
-            for parent in parents:
-                place = place[parent]
+            *parents, key = path_of(path)
+            place = _at(self.config, parents)
             if value is None:
                 place.pop(key, None)
             else:
-                place[key] = value
+                place[key] = _at(before, path_of(value.key)) if isinstance(value, Copy) else value
+
+    def restore(self) -> bool:
+        possible = self.undo is not None
+        self.config, self.undo = self.undo or self.config, None
+        return possible
 
     def up(self, report: Callable[[str], object]) -> None:
         report("updating")
@@ -112,6 +123,7 @@ class World:
             self._apply(settings, name)
         if failure:
             raise failure
+        self.undo = None
 
     def _apply(self, settings: Settings, name: str) -> None:
         service = settings.services[name]
@@ -142,11 +154,13 @@ class World:
             split=Split(name, "macromind", Match("macromind.local", f"/{name}"), Backend(name, 8080), canary),
         )
 
-    def lower(self, name: str, weight: int) -> None:
+    def lower(self, weights: Mapping[str, int]) -> None:
         if self.cluster_away:
             raise ClusterError("the API server cannot be asked")
-        if name in self.weights:
-            self.weights[name] = weight
+        for name in weights.keys() & self.weights.keys() - self.stuck:
+            self.weights[name] = weights[name]
+        if stuck := weights.keys() & self.stuck:
+            raise ClusterError(f"{', '.join(stuck)}: the weight is not lowered")
 
     def mark_rolled_back(self, name: str, image: str | None) -> None:
         if image is None:
@@ -154,12 +168,12 @@ class World:
         else:
             self.marks[name] = image
 
-    def begin(self, service: str) -> object:
+    def begin(self, service: str) -> Mark:
         self.last_sample[service] = self.now
-        return service
+        return Mark()
 
-    def sample(self, service: str, mark: object) -> Sample:
-        assert mark == service
+    def sample(self, service: str, mark: Mark) -> Sample:
+        del mark
         seconds, self.last_sample[service] = self.now - self.last_sample[service], self.now
         found = self.quality(self, service)
         requests = {"good": 100.0, "bad": 100.0, "few": 1.0}.get(found)
@@ -168,11 +182,11 @@ class World:
             service=service,
             at=self.now,
             seconds=seconds,
-            weight=self.weights.get(service, 0),
+            weight=None if self.cluster_away else self.weights.get(service, 0),
             stable=answered and TrackSample(requests=1000.0, failed=0.0),
             canary=answered,
             pods=PodsSample(wanted=1, ready=1),
-            problems=() if answered else ("Prometheus: ConnectError",),
+            problems={} if answered else {"requests": "Prometheus: ConnectError"},
         )
 
     def time(self) -> float:
@@ -210,8 +224,8 @@ class World:
         try:
             start = driver.prepare()
         except RunEnded as ended:
-            code = EXIT_CODES[ended.outcome]
-            return Finished(at=self.now, stack=STACK, outcome=ended.outcome, exit_code=code, text=ended.text)
+            code, text = ended.exit_code, ended.text
+            return Finished(at=self.now, stack=STACK, outcome=ended.outcome, exit_code=code, text=text)
         finished = driver.run(start, "run-1")
         for event in self.events:
             assert EVENTS.validate_json(EVENTS.dump_json(event, by_alias=True)) == event
@@ -231,7 +245,7 @@ class World:
         return "\n".join(e.text for e in self.events if isinstance(e, Troubled))
 
     @property
-    def sampled_at(self) -> list[int]:
+    def sampled_at(self) -> list[int | None]:
         """The weight of each sample that was judged."""
         return [e.sample.weight for e in self.events if isinstance(e, Sampled)]
 
@@ -240,9 +254,8 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
-def judged(samples: Sequence[Sample], before: Sequence[Sample], *, complete: bool) -> Verdict:
+def judged(samples: Sequence[Sample], *, complete: bool) -> Verdict:
     """Fail by the first bad sample, pass by enough good ones."""
-    del before
     last = samples[-1]
     outcome: Outcome = "inconclusive"
     if last.canary and last.canary.failed:
@@ -251,6 +264,12 @@ def judged(samples: Sequence[Sample], before: Sequence[Sample], *, complete: boo
         outcome = "pass"
     gate = GateResult(gate="error-rate", outcome=outcome, text=f"error rate: {outcome}")
     return Verdict(service=last.service, outcome=outcome, gates=(gate,))
+
+
+def _at(config: dict[str, Any], path: Sequence[str]) -> Any:  # noqa: ANN401 - a value of any type that YAML has
+    for part in path:
+        config = config[part]
+    return config
 
 
 def _deployment(service: str, track: Track, image: str, rolled_back: str = "") -> LiveDeployment:

@@ -1,0 +1,167 @@
+"""How far a run has come, put together from its events. No I/O."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from rollout.events import (
+    AnyEvent,
+    Finished,
+    Held,
+    Promoted,
+    Resumed,
+    RolledBack,
+    RunStarted,
+    Sampled,
+    StepStarted,
+    WeightSet,
+)
+from rollout.verdict import Outcome
+
+
+@dataclass
+class Step:
+    """What happened to one service at one weight.
+
+    `weight` is percent, `began` and `ended` seconds since the epoch, `ended` None as long as nothing came after it.
+    `updated` is when the weight was read back, `update_seconds` how long that took, both None before.
+    """
+
+    weight: int
+    began: float
+    ended: float | None = None
+    updated: float | None = None
+    update_seconds: float | None = None
+    samples: list[Sampled] = field(default_factory=list)
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """What the last verdict said; None before the first one."""
+        return self.samples[-1].verdict.outcome if self.samples else None
+
+    def count(self, outcome: Outcome) -> int:
+        """Return how many of its verdicts said this."""
+        return sum(each.verdict.outcome == outcome for each in self.samples)
+
+
+@dataclass
+class ServiceCourse:
+    """What happened to one service. Weights are percent.
+
+    `declared` is the weight it was last told to go to, `weights` what was read back, and when; None is a canary that
+    is gone. `held` is why it waits, `end` how it ended.
+    """
+
+    name: str
+    declared: int
+    stable_image: str | None = None
+    canary_image: str | None = None
+    weights: list[tuple[float, int | None]] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    held: Held | None = None
+    end: Promoted | RolledBack | None = None
+
+    @property
+    def read_back(self) -> int | None:
+        """The weight that was read back last; None without a canary, or before the first look."""
+        return self.weights[-1][1] if self.weights else None
+
+    @property
+    def samples(self) -> list[Sampled]:
+        """All looks at it, oldest first."""
+        return [each for step in self.steps for each in step.samples]
+
+    @property
+    def latest(self) -> Sampled | None:
+        """The last look at it, None before the first or when the last step has none yet."""
+        return self.steps[-1].samples[-1] if self.steps and self.steps[-1].samples else None
+
+
+class Course:
+    """A run as far as its events tell; `events` are those that people want in a list, without samples like the last."""
+
+    def __init__(self, events: Iterable[AnyEvent] = ()) -> None:
+        self.started: RunStarted | None = None
+        self.finished: Finished | None = None
+        self.services: dict[str, ServiceCourse] = {}
+        self.events: list[AnyEvent] = []
+        self.last_at: float | None = None
+        for event in events:
+            self.add(event)
+
+    def add(self, event: AnyEvent) -> None:  # noqa: C901, PLR0912 - one case for each kind of event
+        """Take in the next event."""
+        self.last_at = event.at
+        if not isinstance(event, Sampled) or self._tells(event):
+            self.events.append(event)
+        match event:
+            case RunStarted():
+                self.started = event
+                self.services = {
+                    name: ServiceCourse(
+                        name, each.weight, each.stable_image, each.canary_image, weights=[(event.at, each.weight)]
+                    )
+                    for name, each in event.services.items()
+                }
+            case StepStarted():
+                for service in self._of(event.services):
+                    self._begin(service, event.weight, event.at)
+            case WeightSet():
+                self._weight_set(event)
+            case Sampled():
+                self._step_of(event).samples.append(event)
+            case Held():
+                for service in self._of(event.services):
+                    service.held = event
+            case Resumed():
+                for service in self._of(event.services):
+                    service.held = None
+            case RolledBack() | Promoted():
+                for service in self._of(event.services):
+                    self._end(service, event)
+            case Finished():
+                self.finished = event
+                for service in self.services.values():
+                    self._close(service, event.at)
+            case _:
+                pass
+
+    def _of(self, names: Sequence[str]) -> list[ServiceCourse]:
+        return [self.services.setdefault(name, ServiceCourse(name, 0)) for name in names]
+
+    def _tells(self, event: Sampled) -> bool:
+        """Tell whether a sample says something other than the one before it."""
+        service = self.services.get(event.sample.service)
+        latest = service.latest if service else None
+        return latest is None or latest.verdict.outcome != event.verdict.outcome
+
+    def _begin(self, service: ServiceCourse, weight: int, at: float) -> None:
+        self._close(service, at)
+        service.declared, service.held, service.end = weight, None, None
+        service.steps.append(Step(weight, at))
+
+    def _weight_set(self, event: WeightSet) -> None:
+        (service,) = self._of((event.service,))
+        service.weights.append((event.at, event.read_back))
+        if event.means == "cut-off":
+            service.declared = event.read_back
+            self._close(service, event.at)
+        elif service.steps and service.steps[-1].ended is None:
+            service.steps[-1].updated, service.steps[-1].update_seconds = event.at, event.seconds
+
+    def _step_of(self, event: Sampled) -> Step:
+        """Return the step that a sample belongs to: a run that goes on after another begins with no update."""
+        (service,) = self._of((event.sample.service,))
+        if not service.steps or service.steps[-1].ended is not None:
+            self._begin(service, event.sample.weight, event.at - event.sample.seconds)
+        return service.steps[-1]
+
+    def _end(self, service: ServiceCourse, event: RolledBack | Promoted) -> None:
+        self._close(service, event.at)
+        service.end, service.held = event, None
+        if isinstance(event, Promoted):
+            service.weights.append((event.at, None))
+
+    @staticmethod
+    def _close(service: ServiceCourse, at: float) -> None:
+        if service.steps and service.steps[-1].ended is None:
+            service.steps[-1].ended = at
