@@ -5,6 +5,7 @@ import getpass
 import os
 import platform
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from rollout.commits import Commits
 from rollout.driver import Driver, RunEnded, Start, Task
 from rollout.engine import EngineError
 from rollout.event_words import duration, listed
-from rollout.events import EVENTS, AnyEvent
+from rollout.events import EVENTS, AnyEvent, Finished
 from rollout.interruption import Interruptions, SystemClock
 from rollout.journal import Journal, JournalError
 from rollout.sampling import Sampler
@@ -98,8 +99,8 @@ def run(context: click.Context, /, **given: Any) -> None:  # noqa: ANN401 - clic
     canary run --yes --json --commit            unattended
 
     Exit codes: 0 promoted, or where --to ends; 1 the invocation or the configuration is wrong, or the release is
-    refused or no longer what it was; 2 rolled back; 3 held; 4 engine or cluster failed; 5 another update or run goes on;
-    6 a mandatory policy is violated; 130 interrupted.
+    refused or no longer what it was; 2 rolled back; 3 held; 4 engine or cluster failed; 5 another update or run is
+    under way; 6 a mandatory policy is violated; 130 interrupted.
     """  # noqa: D301 - \b tells click to keep lines
     options = _Options(**given)
     if options.policy_configs and not options.policy_packs:
@@ -112,10 +113,10 @@ def run(context: click.Context, /, **given: Any) -> None:  # noqa: ANN401 - clic
             # Paths in a kubeconfig's configuration count from there, as they do for the program.
             os.chdir(project.folder)
             with alone(project.folder, project.stack):
-                code = _run(options, project, signals)
-        except RunEnded as ended:
-            click.echo(ended.text if ended.outcome == "done" else f"Error: {ended.text}", err=ended.outcome != "done")
-            code = ended.exit_code
+                try:
+                    code = _run(options, project, signals)
+                except RunEnded as ended:
+                    code = _not_begun(options, project.full_name, ended)
         except LockedError as error:
             click.echo(f"Error: {error}", err=True)
             code = exit_codes.LOCKED
@@ -173,6 +174,16 @@ def _run(options: _Options, project: Project, signals: Interruptions) -> int:
     if options.show_change:
         click.echo(_change(before, engine.file), nl=False)
     return finished.exit_code
+
+
+def _not_begun(options: _Options, stack: str, ended: RunEnded) -> int:
+    finished = Finished(at=time.time(), stack=stack, outcome=ended.outcome, exit_code=ended.exit_code, text=ended.text)
+    if options.as_json:
+        _JsonLines()(finished)
+    else:
+        done = ended.outcome == "done"
+        click.echo(ended.text if done else f"Error: {ended.text}", err=not done)
+    return ended.exit_code
 
 
 def _check(options: _Options, settings: Settings, stack: str) -> None:

@@ -365,7 +365,7 @@ class Driver:
 
         They are None when a weight has changed since it was looked at: then nothing is judged.
         """
-        taken = {name: self._sampler.sample(name, mark) for name, mark in watched.marks.items()}
+        taken = self._hearing(lambda: {name: self._sampler.sample(name, mark) for name, mark in watched.marks.items()})
         if any(sample.weight not in {weights[name], None} for name, sample in taken.items()):
             return None
         verdicts = []
@@ -663,7 +663,7 @@ class Driver:
         begin, pause, told = self._clock.monotonic(), _FIRST_PAUSE_SECONDS, False
         while True:
             try:
-                answer = ask()
+                answer = self._hearing(ask)
             except ForbiddenError as error:
                 raise RunEnded("failed", str(error)) from error
             except ClusterError as error:
@@ -679,6 +679,15 @@ class Driver:
                 if told:
                     self._emit_trouble(f"the cluster answers again, after {self._clock.monotonic() - begin:.0f} s")
                 return answer
+
+    def _hearing(self, look: Callable[[], Answer]) -> Answer:
+        """Look at something, which may take long; once more if it was interrupted and the run goes on."""
+        while True:
+            try:
+                with self._signals.allowed():
+                    return look()
+            except KeyboardInterrupt:
+                self._interrupted()
 
     def _wait(self, seconds: float) -> None:
         """Wait, unless somebody wants the run to end."""
@@ -708,7 +717,8 @@ class Driver:
         if self._signals.at_once:
             raise KeyboardInterrupt
         if self._person.present:
-            self._person.ask("Interrupted.", self._answers)
+            where = f"; {self._at(self._weights)}" if self._weights else ""
+            self._person.ask(f"Interrupted{where}.", self._answers)
             while (answer := self._person.answer()) is None:
                 self._clock.wait(_ANSWER_SECONDS)
             self._decide(answer)
@@ -772,9 +782,8 @@ class Driver:
 
 
 def _reasons(verdicts: Iterable[Verdict], outcome: str = "inconclusive") -> str:
-    return "; ".join(
-        f"{each.service}: {gate.text}" for each in verdicts for gate in each.gates if gate.outcome == outcome
-    )
+    texts = (f"{each.service}: {gate.text}" for each in verdicts for gate in each.gates if gate.outcome == outcome)
+    return "; ".join(dict.fromkeys(texts))
 
 
 def _all_pass(verdicts: Iterable[Verdict]) -> bool:

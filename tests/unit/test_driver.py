@@ -379,7 +379,7 @@ def test_at_a_terminal_an_interrupt_asks(answer: str, exit_code: int, weight: in
     world.later(35, interrupt)
     assert world.run().exit_code == exit_code
     assert world.weights == {"a": weight}
-    assert world.questions == ["Interrupted. go on/stop/roll back"]
+    assert world.questions == ["Interrupted; the canary gets 20 % (a). go on/stop/roll back"]
 
 
 def test_after_an_interrupt_a_run_can_go_on() -> None:
