@@ -8,6 +8,7 @@ from typing import NoReturn
 import click
 
 from cli.exit_codes import CLUSTER, INTERRUPTED, USAGE
+from cli.gate import gate
 from cli.plan import plan
 
 NAME = "canary"
@@ -27,6 +28,7 @@ def canary() -> None:
     """  # noqa: D301 - \b tells click to keep lines
 
 
+canary.add_command(gate)
 canary.add_command(plan)
 
 

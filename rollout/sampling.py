@@ -7,7 +7,7 @@ when Prometheus was away for a while.
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol, TypeVar
@@ -318,19 +318,19 @@ _USAGE: Final[Mapping[Resource, Callable[[str, str], str]]] = {"cpu": recorded.c
 
 def _tracks(before: _Counters, after: _Counters, unit: float) -> dict[str, TrackSample]:
     """Return what each track that is counted has answered between two moments; `unit` of durations is in seconds."""
+    # What a target counts that is found only now, it may have answered before.
+    known = {_target(key) for key in before.requests}
+    requests = _increases(before.requests, after.requests, known)
+    failed = _increases(before.failed, after.failed, known)
+    durations = _increases(before.durations, after.durations, known)
     return {
-        track: _track(
-            _increases(before.requests, after.requests, track),
-            _increases(before.failed, after.failed, track),
-            _increases(before.durations, after.durations, track),
-            unit,
-        )
+        track: _track(*(_of(track, counts) for counts in (requests, failed, durations)), unit=unit)
         for track in {key[0] for key in after.requests}
     }
 
 
 def _track(
-    requests: Mapping[_Key, float], failed: Mapping[_Key, float], durations: Mapping[_Key, float], unit: float
+    requests: Mapping[_Key, float], failed: Mapping[_Key, float], durations: Mapping[_Key, float], *, unit: float
 ) -> TrackSample:
     counts: dict[float, float] = {}
     for key, count in durations.items():
@@ -351,14 +351,18 @@ def _track(
     )
 
 
-def _increases(before: Mapping[_Key, float], after: Mapping[_Key, float], track: str) -> dict[_Key, float]:
-    """Return by how much each count of a track grew; of a target that has begun again, what it counts since."""
+def _increases(before: Mapping[_Key, float], after: Mapping[_Key, float], known: Collection[_Key]) -> dict[_Key, float]:
+    """Return by how much each count of known targets grew; of one that has begun again, what it counts since."""
     again = {_target(key) for key, count in after.items() if count < before.get(key, 0.0)}
     return {
         key: count - (0.0 if _target(key) in again else before.get(key, 0.0))
         for key, count in after.items()
-        if key[0] == track
+        if _target(key) in known
     }
+
+
+def _of(track: str, counts: Mapping[_Key, float]) -> dict[_Key, float]:
+    return {key: count for key, count in counts.items() if key[0] == track}
 
 
 def _is_bound(text: str) -> bool:
@@ -369,7 +373,7 @@ def _is_bound(text: str) -> bool:
 
 
 def _target(key: _Key) -> _Key:
-    return key[: 1 + len(TARGET)]
+    return key[1 : 1 + len(TARGET)]
 
 
 def _restarts(pods: Iterable[Manifest]) -> dict[str, int]:
@@ -392,4 +396,4 @@ def _limits(pods: Iterable[Manifest], resource: Resource) -> dict[str, float]:
             for pod in pods
         }
     except (KeyError, TypeError, ValueError):
-        return {}  # there is none, or one that is written as this program writes none, such as 1e3
+        return {}  # there is none, or one that `Settings` would not take, such as 1E
