@@ -2,9 +2,11 @@
 
 import json
 import math
+import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
@@ -36,7 +38,13 @@ def client(url: str) -> httpx2.Client:
     except ValueError:
         host = None  # a request to it will tell
     # As with kubectl, no proxy of the environment stands between a program and its own machine.
-    return httpx2.Client(trust_env=host not in _LOOPBACK, timeout=TIMEOUT_SECONDS)
+    return httpx2.Client(trust_env=host not in _LOOPBACK, timeout=TIMEOUT_SECONDS, verify=_certificates())
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Read the authorities that are trusted, once: that takes longer than a request."""
+    return httpx2.create_ssl_context()
 
 
 class Prometheus:

@@ -214,7 +214,8 @@ class Sampler:
         unit = SOURCES[self._settings.monitoring.source].unit
         found = None
         while seconds <= _BASELINE_SECONDS:
-            found = _tracks(self._counters(service, now - seconds), after, unit).get(Track.STABLE)
+            past = self._counters(service, now - seconds)
+            found = _tracks(past, after, unit, found_later=True).get(Track.STABLE)
             if found and found.requests >= self._settings.rollout.gates.min_requests:
                 return found
             seconds *= 2
@@ -316,10 +317,16 @@ class _WebhookError(Exception):
 _USAGE: Final[Mapping[Resource, Callable[[str, str], str]]] = {"cpu": recorded.cpu, "memory": recorded.memory}
 
 
-def _tracks(before: _Counters, after: _Counters, unit: float) -> dict[str, TrackSample]:
-    """Return what each track that is counted has answered between two moments; `unit` of durations is in seconds."""
-    # What a target counts that is found only now, it may have answered before.
-    known = {_target(key) for key in before.requests}
+def _tracks(before: _Counters, after: _Counters, unit: float, *, found_later: bool = False) -> dict[str, TrackSample]:
+    """Return what each track that is counted has answered between two moments.
+
+    Args:
+        before: the counters at the first of them.
+        after: the counters at the second.
+        unit: of durations, in seconds.
+        found_later: count all of targets that were not there before. It may be older than that.
+    """
+    known = {_target(key) for key in (after if found_later else before).requests}
     requests = _increases(before.requests, after.requests, known)
     failed = _increases(before.failed, after.failed, known)
     durations = _increases(before.durations, after.durations, known)

@@ -295,11 +295,12 @@ class TestCounts:
             watch.server.pods = {"s-0": Counts("stable", {"200": 10})} if early else past
             handler.give(json.dumps(watch.server.answer(url.path, parameters)).encode())
 
+        past["s-1"] = Counts("stable", {"200": 7})
         watch.server.override = answer
         sample = watch.look()
 
         assert sample.baseline
-        assert sample.baseline.requests == 990
+        assert sample.baseline.requests == 997
 
 
 BROKEN: dict[str, bytes] = {
