@@ -22,6 +22,10 @@ class PrometheusError(Exception):
     """The server cannot be asked, or gives no answer that can be used; a retry may help."""
 
 
+class NoAnswerError(PrometheusError):
+    """There was no answer, or none in time: the next question would have to wait for as long."""
+
+
 @dataclass(frozen=True, slots=True)
 class Series:
     """The value of one series; `at` is for when it holds, in seconds since the epoch."""
@@ -48,7 +52,7 @@ def _certificates() -> ssl.SSLContext:
 
 
 class Prometheus:
-    """One server, over one connection that is kept; not for several threads at once.
+    """One server, over connections that are kept.
 
     `url` is where it is, with the path it may be under; user and password in it are sent and never shown.
     """
@@ -97,9 +101,9 @@ class Prometheus:
         except httpx2.InvalidURL:
             raise PrometheusError("that is no URL") from None  # whose own text may quote a password
         except httpx2.TimeoutException:
-            raise PrometheusError(f"no answer within {TIMEOUT_SECONDS:.0f} s") from None
+            raise NoAnswerError(f"no answer within {TIMEOUT_SECONDS:.0f} s") from None
         except httpx2.HTTPError as error:
-            raise PrometheusError(f"{type(error).__name__}: {error}") from None
+            raise NoAnswerError(f"{type(error).__name__}: {error}") from None
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raise PrometheusError("it did not answer as Prometheus does") from None
 
@@ -112,7 +116,7 @@ class Prometheus:
             for part in answer.iter_bytes():
                 body += part
                 if time.monotonic() > end:  # each part in time, but never the last
-                    raise PrometheusError(f"no whole answer within {TIMEOUT_SECONDS:.0f} s")
+                    raise NoAnswerError(f"no whole answer within {TIMEOUT_SECONDS:.0f} s")
                 if len(body) > _MOST_BYTES:
                     raise PrometheusError(f"its answer has more than {_MOST_BYTES // 2**20} MiB")
         return bytes(body)

@@ -260,7 +260,8 @@ class TestCounts:
         watch.server.override = None
         watch.server.pods["c-0"].answer(4)
 
-        assert counted(watch.look()) == (0, 0, 15, 0)
+        back = watch.look()
+        assert (counted(back), back.counted_seconds) == ((0, 0, 15, 0), 20)
 
     def test_a_step_that_begins_while_the_server_is_away_counts_from_its_return(self, watch: Watch) -> None:
         watch.server.override = lambda handler: handler.send_error(503)
@@ -363,7 +364,10 @@ class TestNotAnswered:
         monkeypatch.setattr(rollout.prometheus, "TIMEOUT_SECONDS", 0.2)
         slow = Watch(watch.server, watch.cluster, Sampler(settings(), watch.server.url, watch.cluster))
 
+        asked: list[str] = []
+
         def answer(handler: BaseHTTPRequestHandler) -> None:
+            asked.append(handler.path)
             if drips:
                 handler.send_response(200)
                 handler.end_headers()
@@ -378,6 +382,8 @@ class TestNotAnswered:
         sample = slow.look()
 
         assert "answer within" in sample.problems["requests"]
+        assert sample.problems["memory"] == sample.problems["requests"]
+        assert len(asked) == 1  # the rest was not waited for again
 
     def test_a_server_that_is_not_there_is_a_problem(self, cluster: FakeCluster) -> None:
         for url in ("http://127.0.0.1:1", "http://[x", "http://me:s3cret@127.0.0.1:1/"):
