@@ -9,6 +9,7 @@ import click
 
 from cli.abort import abort
 from cli.exit_codes import CLUSTER, INTERRUPTED, USAGE
+from cli.gate import gate
 from cli.plan import plan
 from cli.promote import promote
 from cli.report import report
@@ -33,6 +34,7 @@ def canary() -> None:
 
 
 canary.add_command(abort)
+canary.add_command(gate)
 canary.add_command(plan)
 canary.add_command(promote)
 canary.add_command(report)

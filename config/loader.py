@@ -7,14 +7,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import pairwise
-from typing import Any, Final, get_args, get_origin
+from typing import Any, Final, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from config.settings import ENV_NAME, FILE_NAME, Resources, RolloutSettings, Settings
+from config.settings import ENV_NAME, FILE_NAME, Model, Resources, RolloutSettings, Settings
 from routing.registry import ROUTERS
 from routing.router import Feature, Router
+
+Loaded = TypeVar("Loaded", bound=Model)
 
 _SHOWN_CHARACTERS: Final = 80
 
@@ -64,12 +66,27 @@ def load(raw: Mapping[str, str], secret_keys: Iterable[str] = ()) -> Settings:
     Raises:
         ConfigError: with every problem there is.
     """
-    secret = frozenset(secret_keys)
-    values = {key: _decoded(key, value) for key, value in raw.items()}
+    return _validated(Settings, {key: _decoded(key, value) for key, value in raw.items()}, frozenset(secret_keys))
+
+
+def load_rollout(rollout: object) -> RolloutSettings:
+    """Return the settings of a rollout alone, from the value of that key in a stack's file.
+
+    Raises:
+        ConfigError: with every problem there is.
+    """
+    return _validated(_Rollout, {"rollout": rollout}, frozenset()).rollout
+
+
+class _Rollout(Model):
+    rollout: RolloutSettings
+
+
+def _validated(model: type[Loaded], values: Mapping[str, object], secret: frozenset[str]) -> Loaded:
     problems: list[Problem] = []
-    settings = None
+    loaded = None
     try:
-        settings = Settings.model_validate(values)
+        loaded = model.model_validate(values)
     except ValidationError as error:
         details = error.errors(include_url=False)
         refused = {found["loc"][:-1] for found in details if found["loc"][-1] == "[key]"}
@@ -80,9 +97,9 @@ def load(raw: Mapping[str, str], secret_keys: Iterable[str] = ()) -> Settings:
             if found["loc"][-1] == "[key]" or not any(found["loc"][: len(name)] == name for name in refused)
         ]
     problems += _contradictions(values, secret)
-    if settings is None or problems:
+    if loaded is None or problems:
         raise ConfigError(problems)
-    return settings
+    return loaded
 
 
 def _decoded(key: str, value: str) -> object:

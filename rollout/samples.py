@@ -61,7 +61,9 @@ class Sample(Record):
     Args:
         service: its name.
         at: when it was taken, in seconds since the epoch.
-        seconds: the time before that, which its counts cover; samples of a step do not overlap.
+        seconds: the time since the sample before, or since the step began; samples of a step do not overlap.
+        counted_seconds: the time that its counts cover: longer when samples before could not be counted, shorter when
+            targets had to be scraped first, 0 when nothing was counted.
         weight: percent, as read back from the cluster; None when that cannot be asked.
         stable: what stable answered; None when that is not known.
         canary: what the canary answered; likewise.
@@ -77,6 +79,7 @@ class Sample(Record):
     service: str
     at: float
     seconds: float
+    counted_seconds: float = 0.0
     weight: int | None
     stable: TrackSample | None = None
     canary: TrackSample | None = None

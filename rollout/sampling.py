@@ -7,7 +7,7 @@ when Prometheus was away for a while.
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol, TypeVar
@@ -29,7 +29,7 @@ from observability.queries import (
     track_failures,
     track_requests,
 )
-from rollout.prometheus import TIMEOUT_SECONDS, Prometheus, PrometheusError, client
+from rollout.prometheus import TIMEOUT_SECONDS, NoAnswerError, Prometheus, PrometheusError, client
 from rollout.samples import PodsSample, Resource, Sample, TrackSample
 from rollout.statistics import quantile
 from rollout.verdict import QUANTILE
@@ -87,15 +87,58 @@ _NOTHING: Final = _Counters({}, {}, {})
 class Mark:
     """Where the samples of a step begin, and how far they have come.
 
-    `since` is when the step had settled, by Prometheus's clock; `at` and `counters` what the newest sample ended with.
+    Args:
+        since: when the step had settled, by Prometheus's clock, as `begun` and `at`.
+        begun: when all targets had been scraped since: from then on requests count.
+        taken: when the newest sample was, or the mark itself, in monotonic seconds.
+        at: when `counters` were read, with which the newest sample ended.
+        restarts: of each pod when the step began, by uid.
+        baseline: what stable answered before it was left without requests; `sought` when that has been asked for.
     """
 
     since: float | None = None
+    begun: float | None = None
     at: float | None = None
     counters: _Counters = _NOTHING
     restarts: dict[str, int] | None = None
     baseline: TrackSample | None = None
+    sought: bool = False
     taken: float = field(default_factory=time.monotonic)
+
+
+@dataclass(slots=True)
+class _Look:
+    """What could not be asked so far for one sample. `away` is why Prometheus is not asked any more for it."""
+
+    problems: dict[str, str] = field(default_factory=dict)
+    away: str = ""
+
+    def ask(self, what: str, question: Callable[[], T]) -> T | None:
+        """Return the answer, None when there is none."""
+        try:
+            return question()
+        except NoAnswerError as error:
+            self.away = self.problems[what] = f"Prometheus: {error}"
+        except PrometheusError as error:
+            self.problems[what] = f"Prometheus: {error}"
+        except (ClusterError, UnreadableRouteError, _NotConfiguredError, _WebhookError) as error:
+            self.problems[what] = str(error)
+        return None
+
+    def ask_prometheus(self, what: str, question: Callable[[], T]) -> T | None:
+        """Return the answer, None when there is none; it is not waited for again in vain."""
+        if self.away:
+            self.problems[what] = self.away
+            return None
+        return self.ask(what, question)
+
+
+class _NotConfiguredError(Exception):
+    """What is to be asked is not in the configuration."""
+
+
+class _WebhookError(Exception):
+    """The user's webhook gives no answer that can be used."""
 
 
 class Sampler:
@@ -121,52 +164,40 @@ class Sampler:
 
         What cannot be asked now is asked again with each sample.
         """
-        mark = Mark()
-        problems: dict[str, str] = {}
-        self._asked("requests", problems, lambda: self._since(mark))
-        pods = self._asked("pods", problems, lambda: self._cluster.pods_of(service, Track.CANARY))
+        mark, look = Mark(), _Look()
+        look.ask_prometheus("requests", lambda: self._since(mark))
+        pods = look.ask("pods", lambda: self._cluster.pods_of(service, Track.CANARY))
         if pods:
             mark.restarts = _restarts(pods.pods)
         return mark
 
     def sample(self, service: str, mark: Mark) -> Sample:
         """Look at a canary now. Never raises for what cannot be asked: that is among the sample's problems."""
-        problems: dict[str, str] = {}
-        split = self._asked("weight", problems, lambda: self._cluster.split(service))
-        weight = split.weight if split else None
-        tracks = self._asked("requests", problems, lambda: self._counted(service, mark)) or {}
-        if weight == TOTAL_WEIGHT and mark.baseline is None:
-            mark.baseline = self._asked("baseline", problems, lambda: self._baseline(service))
-        pods = self._pods(service, mark, problems)
-        values = {name: self._value(service, name, problems) for name in self._settings.rollout.gates.queries}
-        webhook = self._asked("webhook", problems, lambda: self._decision(service, weight)) if self._webhook else None
-        now = time.monotonic()
+        look, before, now = _Look(), mark.at, time.monotonic()
         seconds, mark.taken = now - mark.taken, now
+        split = look.ask("weight", lambda: self._cluster.split(service))
+        weight = split.weight if split else None
+        tracks = look.ask_prometheus("requests", lambda: self._counted(service, mark)) or {}
+        if weight == TOTAL_WEIGHT and not mark.sought:
+            look.ask_prometheus("baseline", lambda: self._seek_baseline(service, mark))
+        queries = self._settings.rollout.gates.queries
         return Sample(
             service=service,
             at=time.time(),
             seconds=seconds,
+            counted_seconds=(mark.at or 0.0) - (before or mark.begun or 0.0),
             weight=weight,
             stable=tracks.get(Track.STABLE),
             canary=tracks.get(Track.CANARY),
             baseline=mark.baseline if weight == TOTAL_WEIGHT else None,
             sticky=self._settings.services[service].session_affinity is not None,
-            pods=pods,
-            values=values,
-            webhook=webhook,
-            problems=problems,
+            pods=self._pods(service, mark, look),
+            values={
+                name: look.ask_prometheus(f"query {name}", partial(self._value, service, name)) for name in queries
+            },
+            webhook=look.ask("webhook", lambda: self._decision(service, weight)) if self._webhook else None,
+            problems=look.problems,
         )
-
-    def _asked(self, what: str, problems: dict[str, str], ask: Callable[[], T]) -> T | None:
-        try:
-            return ask()
-        except _NotConfiguredError as error:
-            problems[what] = str(error)
-        except PrometheusError as error:
-            problems[what] = f"Prometheus: {error}"
-        except (ClusterError, UnreadableRouteError, _WebhookError) as error:
-            problems[what] = str(error)
-        return None
 
     def _server(self) -> Prometheus:
         if self._prometheus is None:
@@ -193,7 +224,7 @@ class Sampler:
             if begin is None:
                 return {}
             mark.counters = self._counters(service, begin).over(self._last.get(service, _NOTHING))
-            mark.at = begin
+            mark.begun = mark.at = begin
         after = self._counters(service, now)
         found = _tracks(mark.counters, after, SOURCES[self._settings.monitoring.source].unit)
         mark.at, mark.counters = now, after.over(mark.counters)
@@ -207,18 +238,19 @@ class Sampler:
         course = self._server().course(query, since, max(since, now), step)
         return next((point.at for point in course if point.value >= since), None)
 
-    def _baseline(self, service: str) -> TrackSample | None:
-        """Return what stable answered in the shortest time back in which that was enough to compare with."""
+    def _seek_baseline(self, service: str, mark: Mark) -> None:
+        """Note what stable answered in the shortest time back in which that was enough to compare with."""
         now, seconds = self._time(), float(self._settings.rollout.step_seconds)
         after = self._counters(service, now)
         unit = SOURCES[self._settings.monitoring.source].unit
-        found = None
         while seconds <= _BASELINE_SECONDS:
-            found = _tracks(self._counters(service, now - seconds), after, unit).get(Track.STABLE)
+            past = self._counters(service, now - seconds)
+            found = _tracks(past, after, unit, found_later=True).get(Track.STABLE)
             if found and found.requests >= self._settings.rollout.gates.min_requests:
-                return found
+                mark.baseline = found
+                break
             seconds *= 2
-        return None
+        mark.sought = True
 
     def _counters(self, service: str, at: float) -> _Counters:
         source, scope = SOURCES[self._settings.monitoring.source], self._scope(service)
@@ -242,8 +274,8 @@ class Sampler:
         labels = dict.fromkeys(self._settings.app_label_of(service, track) for track in Track)
         return Scope(self._settings.namespace, tuple(labels))
 
-    def _pods(self, service: str, mark: Mark, problems: dict[str, str]) -> PodsSample | None:
-        seen = self._asked("pods", problems, lambda: self._cluster.pods_of(service, Track.CANARY))
+    def _pods(self, service: str, mark: Mark, look: _Look) -> PodsSample | None:
+        seen = look.ask("pods", lambda: self._cluster.pods_of(service, Track.CANARY))
         if seen is None:
             return None
         restarts = _restarts(seen.pods)
@@ -251,7 +283,7 @@ class Sampler:
             mark.restarts = restarts
         limits = {resource: found for resource in _USAGE if (found := _limits(seen.pods, resource))}
         used = {
-            resource: self._asked(resource, problems, partial(self._used, service, resource, of))
+            resource: look.ask_prometheus(resource, partial(self._used, service, resource, of))
             for resource, of in limits.items()
         }
         return PodsSample(
@@ -274,17 +306,13 @@ class Sampler:
         ]
         return max(percents, default=None)
 
-    def _value(self, service: str, name: str, problems: dict[str, str]) -> float | None:
+    def _value(self, service: str, name: str) -> float | None:
         template = self._settings.rollout.gates.queries[name].query
         query = template.replace("$namespace", self._settings.namespace).replace("$service", service)
-
-        def ask() -> float | None:
-            found = self._server().vector(query)
-            if len(found) > 1:
-                raise PrometheusError(f"{len(found)} series instead of one: aggregate them in rollout.gates.queries")
-            return found[0].value if found else None
-
-        return self._asked(f"query {name}", problems, ask)
+        found = self._server().vector(query)
+        if len(found) > 1:
+            raise PrometheusError(f"{len(found)} series instead of one: aggregate them in rollout.gates.queries")
+        return found[0].value if found else None
 
     def _decision(self, service: str, weight: int | None) -> bool | None:
         """Ask the user's webhook; None while it waits."""
@@ -305,32 +333,30 @@ class Sampler:
         return None if status == WAITS else status == PASSES
 
 
-class _NotConfiguredError(Exception):
-    """What is to be asked is not in the configuration."""
-
-
-class _WebhookError(Exception):
-    """The user's webhook gives no answer that can be used."""
-
-
 _USAGE: Final[Mapping[Resource, Callable[[str, str], str]]] = {"cpu": recorded.cpu, "memory": recorded.memory}
 
 
-def _tracks(before: _Counters, after: _Counters, unit: float) -> dict[str, TrackSample]:
-    """Return what each track that is counted has answered between two moments; `unit` of durations is in seconds."""
+def _tracks(before: _Counters, after: _Counters, unit: float, *, found_later: bool = False) -> dict[str, TrackSample]:
+    """Return what each track that is counted has answered between two moments.
+
+    Args:
+        before: the counters at the first of them.
+        after: the counters at the second.
+        unit: of durations, in seconds.
+        found_later: count all of targets that were not there before. It may be older than that.
+    """
+    known = {_target(key) for key in (after if found_later else before).requests}
+    requests = _increases(before.requests, after.requests, known)
+    failed = _increases(before.failed, after.failed, known)
+    durations = _increases(before.durations, after.durations, known)
     return {
-        track: _track(
-            _increases(before.requests, after.requests, track),
-            _increases(before.failed, after.failed, track),
-            _increases(before.durations, after.durations, track),
-            unit,
-        )
+        track: _track(*(_of(track, counts) for counts in (requests, failed, durations)), unit=unit)
         for track in {key[0] for key in after.requests}
     }
 
 
 def _track(
-    requests: Mapping[_Key, float], failed: Mapping[_Key, float], durations: Mapping[_Key, float], unit: float
+    requests: Mapping[_Key, float], failed: Mapping[_Key, float], durations: Mapping[_Key, float], *, unit: float
 ) -> TrackSample:
     counts: dict[float, float] = {}
     for key, count in durations.items():
@@ -351,14 +377,18 @@ def _track(
     )
 
 
-def _increases(before: Mapping[_Key, float], after: Mapping[_Key, float], track: str) -> dict[_Key, float]:
-    """Return by how much each count of a track grew; of a target that has begun again, what it counts since."""
+def _increases(before: Mapping[_Key, float], after: Mapping[_Key, float], known: Collection[_Key]) -> dict[_Key, float]:
+    """Return by how much each count of known targets grew; of one that has begun again, what it counts since."""
     again = {_target(key) for key, count in after.items() if count < before.get(key, 0.0)}
     return {
         key: count - (0.0 if _target(key) in again else before.get(key, 0.0))
         for key, count in after.items()
-        if key[0] == track
+        if _target(key) in known
     }
+
+
+def _of(track: str, counts: Mapping[_Key, float]) -> dict[_Key, float]:
+    return {key: count for key, count in counts.items() if key[0] == track}
 
 
 def _is_bound(text: str) -> bool:
@@ -369,7 +399,7 @@ def _is_bound(text: str) -> bool:
 
 
 def _target(key: _Key) -> _Key:
-    return key[: 1 + len(TARGET)]
+    return key[1 : 1 + len(TARGET)]
 
 
 def _restarts(pods: Iterable[Manifest]) -> dict[str, int]:
@@ -392,4 +422,4 @@ def _limits(pods: Iterable[Manifest], resource: Resource) -> dict[str, float]:
             for pod in pods
         }
     except (KeyError, TypeError, ValueError):
-        return {}  # there is none, or one that is written as this program writes none, such as 1e3
+        return {}  # there is none, or one that `Settings` would not take, such as 1E

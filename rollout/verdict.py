@@ -147,8 +147,8 @@ def _error_rate(step: Sequence[Sample], canary: TrackSample, stable: TrackSample
     measured, lower, upper = (100 * rate for rate in (failing.rate - usual.rate, bounds.lower, bounds.upper))
     outcome: Outcome = "fail" if lower > limit else "pass" if upper <= limit else "inconclusive"
     text = (
-        f"{_percent(failing.rate)} of the canary's {failing.cases:,.0f} requests failed, {beside}: {measured:+.2g} "
-        f"points, with {gates.confidence:g} % confidence {lower:+.2g} to {upper:+.2g}; up to {limit:g} are accepted"
+        f"{_percent(failing.rate)} of the canary's {failing.cases:,.0f} requests failed, {beside}: {measured:+.3g} "
+        f"points, with {gates.confidence:g} % confidence {lower:+.3g} to {upper:+.3g}; up to {limit:g} are accepted"
     )
     return _result(step, name, outcome, text, measured=measured, limit=limit, unit="points")
 
@@ -163,7 +163,7 @@ def _latency(step: Sequence[Sample], canary: TrackSample, stable: TrackSample, g
     slowest = max(usual * gates.latency_ratio, usual + gates.latency_difference_milliseconds / 1000) if usual else last
     slow = _slower(canary, slowest)
     if usual is None or (slowest > last and slow.rate > 1 - QUANTILE):
-        text = f"response times reach beyond the last bucket of the histogram, {1000 * last:,.0f} ms"
+        text = f"response times reach beyond the last bucket of the histogram, {_milliseconds(last)}"
         return _result(step, name, "inconclusive", text, unit="ms")
     # The 95th percentile is above the limit when more than 5 % of the requests are: a proportion, which has bounds.
     z = deviations(gates.confidence / 100, shared(canary.timed, stable.timed), least)
@@ -174,10 +174,10 @@ def _latency(step: Sequence[Sample], canary: TrackSample, stable: TrackSample, g
     is_slow = slow.rate > 1 - QUANTILE
     outcome: Outcome = "fail" if certain and _lasts(looks) else "inconclusive" if is_slow else "pass"
     measured = canary.p95_seconds
-    shown = f"{1000 * measured:,.3g} ms" if measured is not None else f"more than {1000 * last:,.0f} ms"
+    shown = _milliseconds(measured) if measured is not None else f"more than {_milliseconds(last)}"
     text = (
-        f"95 % of the canary's {canary.timed:,.0f} requests took up to {shown}, of stable's {1000 * usual:,.3g} ms; "
-        f"up to {1000 * slowest:,.3g} ms are accepted"
+        f"95 % of the canary's {canary.timed:,.0f} requests took up to {shown}, of stable's "
+        f"{_milliseconds(usual)}; up to {_milliseconds(slowest)} are accepted"
     )
     if outcome == "inconclusive":
         text += f", and more has to be certain and last for {LOOKS} looks to count"
@@ -250,7 +250,7 @@ def _usage(
         return _result(step, resource, "inconclusive", text, limit=most, unit="%", needs=resource)
     over = [value > most for value in values]
     outcome: Outcome = "fail" if _lasts(over) else "inconclusive" if over[-1] else "pass"
-    text = f"the pod that uses most takes {values[-1]:.3g} % of its {resource} limit; up to {most:g} % are accepted"
+    text = f"the pod that uses most takes {values[-1]:.1f} % of its {resource} limit; up to {most:g} % are accepted"
     if outcome == "inconclusive":
         text += f", and more has to last for {LOOKS} looks"
     return _result(step, resource, outcome, text, measured=values[-1], limit=most, unit="%", needs=resource)
@@ -344,6 +344,10 @@ def _slower(track: TrackSample, seconds: float) -> Proportion:
 
 def _too_few(track: str, requests: float, least: int) -> str:
     return f"the {track} answered {requests:,.0f} requests; {least:,} are needed"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:,.0f} ms" if seconds >= 0.1 else f"{1000 * seconds:.3g} ms"  # noqa: PLR2004 - three digits
 
 
 def _percent(rate: float) -> str:

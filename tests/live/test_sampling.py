@@ -11,6 +11,7 @@ from lightkube import Client
 
 from cluster.live_cluster import LiveCluster
 from config.settings import SourceName
+from rollout.prometheus import Prometheus
 from rollout.samples import Sample
 from rollout.sampling import Mark, Sampler
 from rollout.verdict import judge, total
@@ -42,6 +43,11 @@ class Looks:
     def look(self) -> Sample:
         self.taken.append(self.sampler.sample(NAME, self.mark))
         return self.taken[-1]
+
+    def begun(self) -> bool:
+        """Look, and tell whether counting has begun."""
+        self.look()
+        return self.mark.at is not None
 
     def counted(self) -> dict[str, tuple[float, float]]:
         """Return requests and failures of each track, as of now."""
@@ -81,25 +87,26 @@ def test_samples_count_what_was_answered_since_the_step_settled_and_nothing_else
     scene.settle()
     eventually(lambda: sent(http, 1, TO_CANARY) == {("canary", 200): 1})
     sent(http, 40, {})
+    with Prometheus(scene.sandbox.prometheus_url) as prometheus:
+        scraped = f'count(up{{namespace="{scene.namespace}"}} == 1)'
+        eventually(lambda: [one.value for one in prometheus.vector(scraped)] == [3], SCRAPES_SECONDS)
 
     looks = [Looks.begin(scene, source) for source in SOURCES]
     assert [each.look().problems for each in looks] == [{}, {}]
-    for each in looks:  # targets are scraped every 15 s, and found within 5
+    for each in looks:
         eventually(lambda: each.look().canary, SCRAPES_SECONDS)  # noqa: B023 - used at once
     assert sent(http, 53, {}) == {("stable", 200): 53}
     assert sent(http, 17, TO_CANARY) == {("canary", 200): 17}
     order(scene, "error-rate=1")
     eventually(lambda: sent(http, 1, TO_CANARY) == {("canary", 500): 1})
-    before = {"stable": (53.0, 0.0)}
     assert sent(http, 11, TO_CANARY) == {("canary", 500): 11}
 
     for each in looks:
-        eventually(lambda: each.counted()["canary"][1] >= 12, SCRAPES_SECONDS)  # noqa: B023 - used at once
-    counts = [each.counted() for each in looks]
-    assert [found["stable"] for found in counts] == [before["stable"]] * 2
-    assert counts[0]["canary"] == counts[1]["canary"]
-    requests, failed = counts[0]["canary"]
-    assert requests - failed >= 17
+        eventually(lambda: each.counted()["stable"] == (53, 0), SCRAPES_SECONDS)  # noqa: B023 - used at once
+        eventually(lambda: each.counted()["canary"][1] == 12, SCRAPES_SECONDS)  # noqa: B023 - used at once
+    requests, _ = looks[0].counted()["canary"]
+    assert requests - 12 >= 17
+    assert looks[1].counted()["canary"] == (requests, 12)
     assert all(each.problems == {} for looked in looks for each in looked.taken)
     verdict = judge(looks[0].taken, scene.stack.settings().rollout.gates, complete=True)
     assert {each.gate: each.outcome for each in verdict.gates}["error-rate"] == "inconclusive"
@@ -126,15 +133,15 @@ def test_at_weight_100_the_canary_is_held_against_what_stable_answered_before(
     scene.settle()
     assert sent(http, 40, {}) == {("stable", 200): 40}
     early = Looks.begin(scene, "traefik")
-    eventually(early.look, SCRAPES_SECONDS)
+    eventually(lambda: (found := early.look().stable) is not None and found.requests == 0)
     scene.configure(weight=100)
     scene.up()
     scene.settle()
 
     looks = Looks.begin(scene, "traefik")
-    eventually(lambda: looks.look().canary is not None)
-    assert sent(http, 60, {}) == {("canary", 200): 60}
-    eventually(lambda: looks.counted()["canary"][0] == 60)
+    eventually(looks.begun)
+    assert sent(http, 300, {}) == {("canary", 200): 300}
+    eventually(lambda: looks.counted()["canary"][0] == 300)
     newest = looks.look()
     assert newest.weight == 100
     assert newest.baseline

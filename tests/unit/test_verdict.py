@@ -1,6 +1,7 @@
 """What the gates say of samples: one that fails is enough, all have to pass, and what is not known holds."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,7 +89,7 @@ class TestErrorRate:
         assert found.measured == pytest.approx(9.905, abs=0.01)
         assert (found.limit, found.unit) == (5, "points")
         assert found.text.startswith(
-            "10 % of the canary's 1,000 requests failed, stable 0.0947 % of 9,500: +9.9 points"
+            "10 % of the canary's 1,000 requests failed, stable 0.0947 % of 9,500: +9.91 points"
         )
 
     def test_where_stable_answers_nothing_what_it_did_before_counts(self) -> None:
@@ -303,6 +304,16 @@ def test_samples_at_another_weight_are_left_aside() -> None:
 
     assert outcome([bad, sample(weight=20, stable=track(8000), canary=track(2000))]) == "pass"
     assert outcome([bad, sample(weight=None)]) == "fail"
+
+
+def test_the_documentation_has_each_gate_and_each_key() -> None:
+    documented = (Path(__file__).parents[2] / "docs" / "gates.md").read_text()
+    queries = {"logins": {"query": "x", "max": 5}}
+    every = judge([sample()], gates(maxCpuPercent=90, webhookUrl="http://x", queries=queries), complete=True).gates
+
+    assert [name for each in every if f"`{(name := each.gate.replace('logins', 'NAME'))}`" not in documented] == []
+    keys = {field.alias or "" for field in GateSettings.model_fields.values()}
+    assert [key for key in sorted(keys) if f"`{key}" not in documented] == []
 
 
 def test_one_gate_that_fails_is_enough() -> None:
