@@ -85,15 +85,15 @@ class Stack:
         self._folder = folder
         self._name = name
         self._packs = list(packs)
-        self._program = Program(folder)
+        self.program = Program(folder)
         self._undo: tuple[bytes, bytes] | None = None
 
     def __enter__(self) -> Self:
-        self._program.start()
+        self.program.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._program.stop()
+        self.program.stop()
 
     def settings(self) -> Settings:
         """Return the stack's configuration.
@@ -154,7 +154,7 @@ class Stack:
             PolicyError: a mandatory policy is violated.
             EngineError: the update failed; what was done until then stays.
         """
-        with tempfile.TemporaryDirectory(prefix="canary-up-") as temporary, self._program.serving() as address:
+        with tempfile.TemporaryDirectory(prefix="canary-up-") as temporary, self.program.serving() as address:
             log = Path(temporary) / "events"
             log.touch()
             ended = run(
