@@ -1,6 +1,7 @@
 """Which changes of the configuration are a shift, a promotion, an abort."""
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -46,9 +47,10 @@ def test_what_has_the_weight_already_is_not_changed() -> None:
 
 
 def test_what_has_no_canary_cannot_be_moved() -> None:
-    for move in (lambda s: weight_changes(s, ["a"], 5), lambda s: promotion(s, ["a"]), lambda s: removal(s, ["a"])):
+    declared = settings(a=None, b={})
+    for move in (partial(weight_changes, weight=5), promotion, removal):
         with pytest.raises(ReleaseError, match="no canary is declared for a"):
-            move(settings(a=None, b={}))
+            move(declared, ["a"])
 
 
 def test_stable_takes_over_image_and_differences_and_the_last_canary_leaves_weight_0() -> None:

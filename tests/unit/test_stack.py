@@ -11,10 +11,11 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc  # type: ignore[import-untyped] # has no types of its own
 import pytest
-from google.protobuf.empty_pb2 import Empty
+from google.protobuf.empty_pb2 import Empty  # type: ignore[import-untyped] # likewise
 from pulumi.runtime.proto import language_pb2_grpc
 
 from cluster.errors import ClusterError
@@ -87,7 +88,7 @@ class Fake:
         """Let the CLI end with this code, after events that were recorded, or in which this was said."""
         (self.folder / "code").write_text(str(code))
         (self.folder / "errors").write_text(errors)
-        events = [{"preludeEvent": {"config": {}}}]
+        events: list[dict[str, Any]] = [{"preludeEvent": {"config": {}}}]
         events += [{"diagnosticEvent": {"severity": "error", "message": message}} for message in said or ()]
         if said is None:
             shutil.copy(RECORDED / f"{recording}.jsonl", self.folder / "events")
