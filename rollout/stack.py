@@ -206,8 +206,8 @@ class Stack:
             source = change.key if isinstance(change, Copy) else key
             secret = _is_encrypted(_at(path_of(source), self._own(stored)))
             if secret or _MISREAD.fullmatch(value):
-                hidden = ["--secret"] if secret else []
-                self._config(draft, "set", "--path", "--type", "string", *hidden, key, text=value)
+                kind = ["--secret"] if secret else ["--type", "string"]
+                self._config(draft, "set", "--path", "--raw", *kind, key, text=value)
             else:
                 pairs += ["--plaintext", f"{key}={value}"]
         if pairs:
@@ -232,7 +232,7 @@ class Stack:
                 holder.pop(last, None)
             else:
                 holder[last] = value
-        self._config(draft, "set", "--secret", "services", text=json.dumps(plain["services"]))
+        self._config(draft, "set", "--raw", "--secret", "services", text=json.dumps(plain["services"]))
 
     def _own(self, config: Mapping[str, Any]) -> dict[str, Any]:
         own = f"{self._project}:"

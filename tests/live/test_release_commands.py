@@ -184,13 +184,14 @@ def test_what_is_encrypted_stays_so_when_it_is_promoted(commands: Commands) -> N
     for key in ("canary.secret.data.TOKEN", "canary.env.KEY", "env.OLD"):
         scene.stack.run("config", "set", "--secret", "--path", f"services.{NAME}.{key}", f"{key}-5ecret")
     scene.stack.set(f"services.{NAME}.canary.env.COUNT", "7")
+    scene.stack.run("config", "set", "--path", "--type", "string", f"services.{NAME}.canary.env.SIGNED", "--", "+5")
     scene.stack.set(f"services.{NAME}.canary.env.OLD", "plain")
     commands.run("promote")
 
     assert "5ecret" not in commands.file.read_text()
     container = scene.deployment(NAME)["spec"]["template"]["spec"]["containers"][0]
     variables = {each["name"]: each.get("value") for each in container["env"]}
-    assert variables | {"KEY": "canary.env.KEY-5ecret", "COUNT": "7", "OLD": "plain"} == variables
+    assert variables | {"KEY": "canary.env.KEY-5ecret", "COUNT": "7", "SIGNED": "+5", "OLD": "plain"} == variables
     assert json.loads(scene.stack.run("config", "--json", "--show-secrets"))["macromind:services"]["value"].count(
         "canary.secret.data.TOKEN-5ecret"
     )

@@ -6,9 +6,13 @@ A small script stands in for the `pulumi` CLI.
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +22,11 @@ import pytest
 from google.protobuf.empty_pb2 import Empty  # type: ignore[import-untyped] # likewise
 from pulumi.runtime.proto import language_pb2_grpc
 
+import rollout.stack
 from cluster.errors import ClusterError
 from config.loader import ConfigError, Problem
 from demo.measurement import wait_for
+from rollout import engine
 from rollout.engine import EngineError
 from rollout.guards import RefusedError
 from rollout.release import Copy
@@ -174,6 +180,52 @@ class TestProgram:
         assert str(failed) == "the program cannot be loaded: ModuleNotFoundError: No module named 'grpc'"
 
 
+class TestEngine:
+    def test_one_that_does_not_obey_is_asked_twice_and_then_killed(
+        self, fake: Fake, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pulumi = fake.folder / "bin" / "pulumi"
+        pulumi.write_text(
+            '#!/bin/sh\ntrap "echo INT >> $FAKE/asked" INT\ntouch $FAKE/begun\nwhile :; do sleep 0.01; done\n'
+        )
+        monkeypatch.setattr(
+            engine, "_WAYS_TO_END", [(signal.SIGINT, 0.5), (signal.SIGINT, 0.5), (signal.SIGKILL, None)]
+        )
+
+        def interrupt() -> None:
+            if (fake.folder / "begun").exists():
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            engine.run(fake.project, ["up"], interrupt)
+        assert (fake.folder / "asked").read_text().split() == ["INT", "INT"]
+
+    def test_updates_of_several_stacks_run_in_threads(self, fake: Fake) -> None:
+        with ThreadPoolExecutor(2) as threads:
+            list(threads.map(lambda _: fake.update(), range(2)))
+        assert len(fake.calls) == 2
+
+
+class Loaded:
+    """Stands in for the program, which takes a second to load."""
+
+    def __init__(self, _: Path) -> None: ...
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    @contextmanager
+    def serving(self) -> Iterator[str]:
+        yield "127.0.0.1:1"
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollout.stack, "Program", Loaded)
+
+
+@pytest.mark.usefixtures("loaded")
 class TestUpdate:
     def test_it_says_what_is_changed(self, fake: Fake) -> None:
         fake.ends(0, recording="shift")
@@ -183,7 +235,7 @@ class TestUpdate:
         fake.update()
         (call,) = fake.calls
         assert call.startswith("--non-interactive --color never up --yes --skip-preview --suppress-outputs --stack dev")
-        assert (fake.folder / "address").read_text().startswith("127.0.0.1:")
+        assert (fake.folder / "address").read_text() == "127.0.0.1:1\n"
 
     @pytest.mark.parametrize(
         "error",
@@ -234,6 +286,7 @@ class TestUpdate:
         assert (str(failed), failed.usage) == ("no stack named 'dev' found", True)
 
 
+@pytest.mark.usefixtures("loaded")
 class TestConfiguration:
     def set(self, fake: Fake, **changes: str | Copy | None) -> None:
         Stack(fake.project, "dev").set({key.replace("__", "."): value for key, value in changes.items()})
@@ -252,7 +305,7 @@ class TestConfiguration:
 
     def test_a_text_that_the_cli_would_take_for_another_number_is_set_as_text(self, fake: Fake) -> None:
         self.set(fake, services__cart__env__COUNT=Copy("services.cart.canary.env.COUNT"))
-        assert "set --path --type string services.cart.env.COUNT" in fake.calls[-1]
+        assert "set --path --raw --type string services.cart.env.COUNT" in fake.calls[-1]
 
     def test_an_error_leaves_the_file_as_it_was_and_nothing_beside_it(self, fake: Fake) -> None:
         fake.ends(255, "error: incorrect passphrase\n")
