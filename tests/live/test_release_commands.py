@@ -197,20 +197,6 @@ def test_what_is_encrypted_stays_so_when_it_is_promoted(commands: Commands) -> N
     )
 
 
-def test_services_that_are_encrypted_as_a_whole_stay_so(commands: Commands) -> None:
-    scene = commands.scene
-    plain = json.dumps(yaml.safe_load(commands.file.read_text())["config"]["macromind:services"])
-    scene.stack.run("config", "rm", "services")
-    scene.stack.run("config", "set", "--secret", "services", plain)
-    assert commands.weights(commands.run("set", "30", "--service", NAME)) == (20, 30)
-    commands.run("abort")
-    commands.run("promote")
-
-    assert CANARY_IMAGE not in commands.file.read_text()
-    assert scene.deployment(NAME)["spec"]["template"]["spec"]["containers"][0]["image"] == CANARY_IMAGE
-    assert scene.weight() is None
-
-
 def test_a_canary_is_cut_off_while_another_update_holds_the_lock(
     commands: Commands, engine: Callable[[], subprocess.Popen[bytes]]
 ) -> None:

@@ -307,6 +307,12 @@ class TestConfiguration:
         self.set(fake, services__cart__env__COUNT=Copy("services.cart.canary.env.COUNT"))
         assert "set --path --raw --type string services.cart.env.COUNT" in fake.calls[-1]
 
+    def test_services_that_are_encrypted_as_a_whole_are_not_replaced(self, fake: Fake) -> None:
+        fake.file.write_text("config: {'shop:services': {secure: v1:all}}\n")
+        with pytest.raises(EngineError, match="encrypted as a whole") as caught:
+            self.set(fake, services__cart__canary=None)
+        assert (caught.value.usage, fake.calls) == (True, [])
+
     def test_an_error_leaves_the_file_as_it_was_and_nothing_beside_it(self, fake: Fake) -> None:
         fake.ends(255, "error: incorrect passphrase\n")
         (fake.folder / "config-too").touch()
