@@ -24,6 +24,7 @@ import grpc  # type: ignore[import-untyped]  # it has no types
 from pulumi.automation import _server
 from pulumi.runtime.proto import language_pb2_grpc
 
+_LOOK_SECONDS: Final = 1.0
 _MESSAGE_BYTES: Final = 400 * 1024 * 1024
 """What the engine allows itself (pulumi.automation._stack): a whole configuration goes through one message."""
 
@@ -56,16 +57,17 @@ def _imported(program: Path) -> Iterator[str]:
 
 
 def _forked(program: Path) -> int:
+    parent = os.getpid()
     child = os.fork()
     if child == 0:
         try:
-            _serve(program)
+            _serve(program, parent)
         finally:
             os._exit(1)
     return child
 
 
-def _serve(program: Path) -> None:
+def _serve(program: Path, parent: int) -> None:
     answers = os.dup(1)
     os.dup2(2, 1)  # what the program prints is not part of what the command prints
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -81,7 +83,8 @@ def _serve(program: Path) -> None:
     server.start()
     os.write(answers, f"{port}\n".encode())
     os.close(answers)
-    server.wait_for_termination()
+    while os.getppid() == parent:  # which ends this process, unless it is killed itself
+        server.wait_for_termination(_LOOK_SECONDS)
 
 
 def _end(child: int) -> None:

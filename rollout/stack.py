@@ -85,15 +85,15 @@ class Stack:
         self._folder = folder
         self._name = name
         self._packs = list(packs)
-        self._program = Program(folder)
+        self.program = Program(folder)
         self._undo: tuple[bytes, bytes] | None = None
 
     def __enter__(self) -> Self:
-        self._program.start()
+        self.program.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._program.stop()
+        self.program.stop()
 
     def settings(self) -> Settings:
         """Return the stack's configuration.
@@ -154,7 +154,7 @@ class Stack:
             PolicyError: a mandatory policy is violated.
             EngineError: the update failed; what was done until then stays.
         """
-        with tempfile.TemporaryDirectory(prefix="canary-up-") as temporary, self._program.serving() as address:
+        with tempfile.TemporaryDirectory(prefix="canary-up-") as temporary, self.program.serving() as address:
             log = Path(temporary) / "events"
             log.touch()
             ended = run(
@@ -197,47 +197,27 @@ class Stack:
     def _write(self, changes: Changes, draft: Path) -> None:
         changed = {key: change for key, change in changes.items() if change is not None}
         removed = [key for key, change in changes.items() if change is None]
-        stored: dict[str, Any] = (yaml.safe_load(draft.read_bytes()) or {}).get("config") or {}
+        present = self._own(_yaml(draft).get("config") or {})
+        if _is_encrypted(present.get("services")):
+            raise EngineError(
+                "services is encrypted as a whole, and a path into it would replace it: encrypt values in it instead",
+                usage=True,
+            )
         known = self._decrypted() if any(isinstance(change, Copy) for change in changed.values()) else {}
-        if _is_encrypted(stored.get(f"{self._project}:services")):
-            # A path into what is encrypted as a whole would replace it.
-            inside = {key: changes[key] for key in changes if key.startswith("services.")}
-            self._write_encrypted(inside, known or self._decrypted(), draft)
-            changed = {key: change for key, change in changed.items() if key not in inside}
-            removed = [key for key in removed if key not in inside]
         pairs: list[str] = []
         for key, change in changed.items():
             value = _text(_at(path_of(change.key), self._plain(known))) if isinstance(change, Copy) else change
             source = change.key if isinstance(change, Copy) else key
-            secret = _is_encrypted(_at(path_of(source), self._own(stored)))
+            secret = _is_encrypted(_at(path_of(source), present))
             if secret or _MISREAD.fullmatch(value):
-                hidden = ["--secret"] if secret else []
-                self._config(draft, "set", "--path", "--type", "string", *hidden, key, text=value)
+                kind = ["--secret"] if secret else ["--type", "string"]
+                self._config(draft, "set", "--path", "--raw", *kind, key, text=value)
             else:
                 pairs += ["--plaintext", f"{key}={value}"]
         if pairs:
             self._config(draft, "set-all", "--path", *pairs)
         if removed:
             self._config(draft, "rm-all", "--path", *removed)
-
-    def _write_encrypted(self, changes: Changes, known: Mapping[str, str], draft: Path) -> None:
-        if not changes:
-            return
-        plain = self._plain(known)
-        values = {
-            key: _at(path_of(change.key), plain) if isinstance(change, Copy) else change
-            for key, change in changes.items()
-        }
-        for key, value in values.items():
-            *path, last = path_of(key)
-            holder: Any = plain
-            for part in path:
-                holder = holder.setdefault(part, {})
-            if value is None:
-                holder.pop(last, None)
-            else:
-                holder[last] = value
-        self._config(draft, "set", "--secret", "services", text=json.dumps(plain["services"]))
 
     def _own(self, config: Mapping[str, Any]) -> dict[str, Any]:
         own = f"{self._project}:"
