@@ -15,6 +15,7 @@ from cli.promote import promote
 from cli.report import report
 from cli.run import run
 from cli.set_weight import set_weight
+from cli.watch import watch
 
 NAME = "canary"
 
@@ -40,6 +41,7 @@ canary.add_command(promote)
 canary.add_command(report)
 canary.add_command(run)
 canary.add_command(set_weight)
+canary.add_command(watch)
 
 
 def main() -> NoReturn:

@@ -11,7 +11,7 @@ import click
 from cli.project import project_folder
 from rollout.course import Course
 from rollout.event_words import SIGNS, duration, listed
-from rollout.journal import JournalError, journals, read
+from rollout.journal import JournalError, Reader, journals, read
 from rollout.preview import EngineError, selected_stack
 from rollout.report import OUTCOMES, page
 from rollout.summary import RunSummary, summarised
@@ -113,12 +113,13 @@ def _list(found: Sequence[Path]) -> Iterator[str]:
             click.echo(str(error), err=True)
             continue
         kind, words = OUTCOMES[run.outcome]
+        outcome = "… runs" if run.outcome == "unfinished" and Reader(path).open else f"{SIGNS[kind]} {words}"
         rows.append(
             (
                 path.stem,
                 f"{datetime.fromtimestamp(run.started, UTC):%Y-%m-%d %H:%M}",
                 duration(run.ended - run.started),
-                f"{SIGNS[kind]} {words}",
+                outcome,
                 run.command,
                 listed(tuple(run.services)),
             )

@@ -15,7 +15,8 @@ from rollout.events import (
     StepStarted,
     WeightSet,
 )
-from rollout.verdict import Outcome
+from rollout.samples import PodsSample, Sample, TrackSample
+from rollout.verdict import Outcome, Verdict
 
 
 @dataclass
@@ -34,13 +35,13 @@ class Step:
     samples: list[Sampled] = field(default_factory=list)
 
     @property
-    def outcome(self) -> Outcome | None:
-        """What the last verdict said; None before the first one."""
-        return self.samples[-1].verdict.outcome if self.samples else None
+    def verdict(self) -> Verdict | None:
+        """The last verdict; None before the first one."""
+        return self.samples[-1].verdict if self.samples else None
 
     def count(self, outcome: Outcome) -> int:
-        """Return how many of its verdicts said this."""
-        return sum(each.verdict.outcome == outcome for each in self.samples)
+        """Return at how many looks things stood like this."""
+        return sum(standing(each.verdict) == outcome for each in self.samples)
 
 
 @dataclass
@@ -74,6 +75,52 @@ class ServiceCourse:
     def latest(self) -> Sampled | None:
         """The last look at it, None before the first or when the last step has none yet."""
         return self.steps[-1].samples[-1] if self.steps and self.steps[-1].samples else None
+
+
+def standing(verdict: Verdict) -> Outcome:
+    """Return how things stand: a step that cannot pass yet, because it has not had its time, may be good so far."""
+    good_so_far = bool(verdict.gates) and all(gate.outcome == "pass" for gate in verdict.gates)
+    return "pass" if good_so_far else verdict.outcome
+
+
+def merged(samples: Sequence[Sample]) -> Sample:
+    """Return samples of one service at one weight, at least one, as one: requests added up, the worst of all else."""
+    return samples[-1].model_copy(
+        update={
+            "seconds": sum(each.seconds for each in samples),
+            "stable": _added([each.stable for each in samples]),
+            "canary": _added([each.canary for each in samples]),
+            "pods": _worst([each.pods for each in samples]),
+            "problems": tuple(dict.fromkeys(problem for each in samples for problem in each.problems)),
+        }
+    )
+
+
+def _added(tracks: Sequence[TrackSample | None]) -> TrackSample | None:
+    known = [each for each in tracks if each]
+    if not known:
+        return None
+    p95 = [each.p95_seconds for each in known if each.p95_seconds is not None]
+    return TrackSample(
+        requests=sum(each.requests for each in known),
+        failed=sum(each.failed for each in known),
+        p95_seconds=max(p95, default=None),
+    )
+
+
+def _worst(pods: Sequence[PodsSample | None]) -> PodsSample | None:
+    known = [each for each in pods if each]
+    if not known:
+        return None
+    cpu = [each.cpu_percent for each in known if each.cpu_percent is not None]
+    memory = [each.memory_percent for each in known if each.memory_percent is not None]
+    return min(known, key=lambda each: each.ready).model_copy(
+        update={
+            "restarts": max(each.restarts for each in known),
+            "cpu_percent": max(cpu, default=None),
+            "memory_percent": max(memory, default=None),
+        }
+    )
 
 
 class Course:
@@ -132,7 +179,7 @@ class Course:
         """Tell whether a sample says something other than the one before it."""
         service = self.services.get(event.sample.service)
         latest = service.latest if service else None
-        return latest is None or latest.verdict.outcome != event.verdict.outcome
+        return latest is None or standing(latest.verdict) != standing(event.verdict)
 
     def _begin(self, service: ServiceCourse, weight: int, at: float) -> None:
         self._close(service, at)

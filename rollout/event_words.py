@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from rollout.course import standing
 from rollout.events import (
     AnyEvent,
     Finished,
@@ -60,11 +61,18 @@ def line(event: AnyEvent) -> str:  # noqa: C901, PLR0911 - one case for each kin
             return f"{event.text} (exit code {event.exit_code})"
 
 
+def stand(found: Verdict) -> str:
+    """Return how things stand by a verdict, in a word or two."""
+    stands = standing(found)
+    return "good so far" if stands == "pass" != found.outcome else stands
+
+
 def verdict(found: Verdict) -> str:
-    """Return what a verdict says: a pass in a word, anything else with its reasons."""
-    reasons = [gate.text for gate in found.gates if gate.outcome == found.outcome != "pass"]
-    said = ": ".join([found.outcome, *filter(None, [", ".join(dict.fromkeys(reasons))])])
-    return f"{SIGNS[found.outcome]} {said}"
+    """Return what a verdict says: a failure with its reasons; which gates are open, if any; else that it is good."""
+    stands = standing(found)
+    gates = [gate for gate in found.gates if gate.outcome == stands]
+    reasons = {"fail": [gate.text for gate in gates], "inconclusive": [gate.gate for gate in gates], "pass": []}[stands]
+    return f"{SIGNS[stands]} " + ": ".join(filter(None, [stand(found), ", ".join(reasons)]))
 
 
 def measured(sample: Sample) -> Iterator[str]:

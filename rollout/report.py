@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from rollout.charts import Frame, Line, Mark, Point, line_chart, row_chart
-from rollout.course import Course, ServiceCourse
-from rollout.event_words import SIGNS, duration, error_percent, line, number, p95_milliseconds, seconds, share
+from rollout.course import Course, ServiceCourse, merged, standing
+from rollout.event_words import SIGNS, duration, error_percent, line, number, p95_milliseconds, seconds, share, stand
 from rollout.events import AnyEvent, Held, RolledBack, Sampled, WeightSet
 from rollout.markup import Child, Element, document, element
 from rollout.samples import PodsSample, Sample, TrackSample
@@ -125,16 +125,16 @@ def _services(course: Course, summary: RunSummary, events: Sequence[AnyEvent]) -
     most = max(_POINTS // max(len(course.services), 1), _FEWEST_POINTS)
     for name, service in course.services.items():
         frame = Frame(summary.started, summary.ended, tuple(_marks(service)), tuple(_held(name, events, summary.ended)))
-        merged = _merged(service, most)
+        moments = _moments(service, most)
         yield element(
             "section",
             element("h2", name),
             element("p", _images(service)),
             element("p", _end(summary.services[name])),
-            element("div", _charts(frame, service, merged), class_="charts"),
-            _steps(summary.services[name]) if service.steps else None,
+            element("div", _charts(frame, service, moments), class_="charts"),
+            _steps(service, summary.services[name]) if service.steps else None,
             _gates(service),
-            _samples(merged) if merged else None,
+            _samples(moments) if moments else None,
         )
 
 
@@ -176,14 +176,14 @@ def _held(name: str, events: Iterable[AnyEvent], end: float) -> Iterator[tuple[f
 
 @dataclass(frozen=True, slots=True)
 class _Moment:
-    """Some samples after one another at one weight, taken as one: requests added up, the worst of all else."""
+    """Some samples after one another at one weight, taken as one."""
 
     sample: Sample
     outcome: Outcome
 
 
-def _merged(service: ServiceCourse, most: int) -> list[_Moment]:
-    size = math.ceil(len(service.samples) / most)
+def _moments(service: ServiceCourse, most: int) -> list[_Moment]:
+    size = max(math.ceil(len(service.samples) / most), 1)
     return [
         _moment(step.samples[first : first + size])
         for step in service.steps
@@ -192,47 +192,8 @@ def _merged(service: ServiceCourse, most: int) -> list[_Moment]:
 
 
 def _moment(samples: Sequence[Sampled]) -> _Moment:
-    found = [each.sample for each in samples]
-    outcomes = {each.verdict.outcome for each in samples}
-    last = found[-1]
-    merged = last.model_copy(
-        update={
-            "seconds": sum(each.seconds for each in found),
-            "stable": _added([each.stable for each in found]),
-            "canary": _added([each.canary for each in found]),
-            "pods": _worst([each.pods for each in found]),
-            "problems": tuple(dict.fromkeys(problem for each in found for problem in each.problems)),
-        }
-    )
-    return _Moment(merged, next(each for each in _WORST_FIRST if each in outcomes))
-
-
-def _added(tracks: Sequence[TrackSample | None]) -> TrackSample | None:
-    known = [each for each in tracks if each]
-    if not known:
-        return None
-    p95 = [each.p95_seconds for each in known if each.p95_seconds is not None]
-    return TrackSample(
-        requests=sum(each.requests for each in known),
-        failed=sum(each.failed for each in known),
-        p95_seconds=max(p95, default=None),
-    )
-
-
-def _worst(pods: Sequence[PodsSample | None]) -> PodsSample | None:
-    known = [each for each in pods if each]
-    if not known:
-        return None
-    fewest = min(known, key=lambda each: each.ready)
-    return fewest.model_copy(
-        update={
-            "restarts": max(each.restarts for each in known),
-            "cpu_percent": max((each.cpu_percent for each in known if each.cpu_percent is not None), default=None),
-            "memory_percent": max(
-                (each.memory_percent for each in known if each.memory_percent is not None), default=None
-            ),
-        }
-    )
+    outcomes = {standing(each.verdict) for each in samples}
+    return _Moment(merged([each.sample for each in samples]), next(each for each in _WORST_FIRST if each in outcomes))
 
 
 def _charts(frame: Frame, service: ServiceCourse, moments: Sequence[_Moment]) -> Iterator[Element]:
@@ -249,7 +210,7 @@ def _charts(frame: Frame, service: ServiceCourse, moments: Sequence[_Moment]) ->
         return
     yield row_chart(
         frame,
-        "Verdicts",
+        "Gates",
         [
             (
                 outcome if outcome != "inconclusive" else "?",
@@ -308,7 +269,7 @@ def _charts(frame: Frame, service: ServiceCourse, moments: Sequence[_Moment]) ->
         yield line_chart(frame, "Canary's use of its limits", "% of the limit, highest pod", known, at_least=100)
 
 
-def _steps(service: ServiceSummary) -> Element:
+def _steps(service: ServiceCourse, summary: ServiceSummary) -> Element:
     return _table(
         "Steps. Percentiles are the highest of a sample.",
         [
@@ -325,11 +286,11 @@ def _steps(service: ServiceSummary) -> Element:
             "stable",
             "verdict",
         ],
-        [_step(each) for each in service.steps],
+        [_step(each, step.verdict) for each, step in zip(summary.steps, service.steps, strict=True)],
     )
 
 
-def _step(step: StepSummary) -> list[Element]:
+def _step(step: StepSummary, verdict: Verdict | None) -> list[Element]:
     return [
         _cell(f"{step.weight} %"),
         _cell(_clock(step.began)),
@@ -340,24 +301,23 @@ def _step(step: StepSummary) -> list[Element]:
         _cell(_percent(step.share)),
         *[_cell(_number(each.error_percent, " %")) for each in (step.canary, step.stable)],
         *[_cell(_number(each.p95_milliseconds, " ms")) for each in (step.canary, step.stable)],
-        _verdict_cell(step.verdict),
+        _stand_cell(verdict) if verdict else _cell(None),
     ]
 
 
 def _gates(service: ServiceCourse) -> Iterator[Element]:
     for step in service.steps:
-        if step.samples:
-            verdict = step.samples[-1].verdict
+        if verdict := step.verdict:
             yield element(
                 "details",
-                element("summary", f"Gates at {step.weight} %: {verdict.outcome}"),
+                element("summary", f"Gates at {step.weight} %: {stand(verdict)}"),
                 _table(
                     None,
                     ["gate", "verdict", "measured", "limit", "says"],
                     _gate_rows(verdict),
                     text=(0, 4),
                 ),
-                open="" if verdict.outcome != "pass" else None,
+                open="" if standing(verdict) != "pass" else None,
             )
 
 
@@ -366,7 +326,7 @@ def _gate_rows(verdict: Verdict) -> Iterator[list[Element]]:
         unit = f" {gate.unit}".rstrip()
         yield [
             _cell(gate.gate, "text"),
-            _verdict_cell(gate.outcome),
+            _outcome_cell(gate.outcome),
             _cell(_number(gate.measured, unit)),
             _cell(_number(gate.limit, unit)),
             _cell(gate.text, "text"),
@@ -415,7 +375,7 @@ def _sample(moment: _Moment) -> list[Element]:
         *[_cell(_number(p95_milliseconds(track), " ms")) for track in tracks],
         _cell(f"{pods.ready} of {pods.wanted}" if pods else None),
         _cell(str(pods.restarts) if pods else None),
-        _verdict_cell(moment.outcome),
+        _outcome_cell(moment.outcome),
         _cell("; ".join(sample.problems), "text"),
     ]
 
@@ -464,8 +424,13 @@ def _cell(text: str | None, class_: str | None = None) -> Element:
     return element("td", _NOT_KNOWN if text is None else text, class_=class_)
 
 
-def _verdict_cell(outcome: Outcome | None) -> Element:
-    return _cell(None) if outcome is None else _cell(f"{SIGNS[outcome]} {outcome}", outcome)
+def _outcome_cell(outcome: Outcome) -> Element:
+    return _cell(f"{SIGNS[outcome]} {outcome}", outcome)
+
+
+def _stand_cell(verdict: Verdict) -> Element:
+    stands = standing(verdict)
+    return _cell(f"{SIGNS[stands]} {stand(verdict)}", stands)
 
 
 def _number(value: float | None, unit: str = "") -> str | None:

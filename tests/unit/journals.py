@@ -153,7 +153,7 @@ class Story:
             at=self.now,
             stack=STACK,
             sample=(sample := self._sample(name, blind=blind)),
-            verdict=_verdict(sample),
+            verdict=_verdict(sample, complete=remaining <= 0),
             remaining_seconds=max(0.0, remaining),
         )
 
@@ -180,11 +180,11 @@ class Story:
         return TrackSample(requests=requests, failed=failed, p95_seconds=seconds * self._random.gauss(1, 0.04))
 
 
-def _verdict(sample: Sample) -> Verdict:
+def _verdict(sample: Sample, *, complete: bool) -> Verdict:
     gates = tuple(_gates(sample))
     outcomes = [gate.outcome for gate in gates]
-    worst: Outcome = "fail" if "fail" in outcomes else "inconclusive" if "inconclusive" in outcomes else "pass"
-    return Verdict(service=sample.service, outcome=worst, gates=gates)
+    outcome: Outcome = "pass" if complete and set(outcomes) == {"pass"} else "inconclusive"
+    return Verdict(service=sample.service, outcome="fail" if "fail" in outcomes else outcome, gates=gates)
 
 
 def _gates(sample: Sample) -> Iterator[GateResult]:
@@ -193,7 +193,7 @@ def _gates(sample: Sample) -> Iterator[GateResult]:
     )
     if sample.stable is None or sample.canary is None:
         for gate in ("error-rate", "latency", "share"):
-            yield GateResult(gate=gate, outcome="inconclusive", text=f"{gate}: Prometheus could not be asked")
+            yield GateResult(gate=gate, outcome="inconclusive", text="Prometheus could not be asked")
         return
     if not sample.stable.requests:
         yield GateResult(gate="error-rate", outcome="pass", text="stable has no requests to compare with")
