@@ -35,6 +35,7 @@ from rollout.event_words import duration, listed
 from rollout.events import EVENTS, AnyEvent, Finished
 from rollout.interruption import Interruptions, SystemClock
 from rollout.journal import Journal, JournalError
+from rollout.notifications import Notifier
 from rollout.sampling import Sampler
 from rollout.stack import LockedError, Stack
 from rollout.tools import Tools
@@ -166,6 +167,9 @@ def _run(options: _Options, project: Project, signals: Interruptions) -> int:
         before = engine.file.read_text(encoding="utf-8")
         journal = open_.enter_context(Journal(folder, project.stack, lambda text: click.echo(text, err=True)))
         listeners: list[Callable[[AnyEvent], object]] = [progress, journal]
+        if settings.rollout.webhook_url:
+            say = partial(click.echo, err=True)
+            listeners.append(open_.enter_context(Notifier(settings.rollout.webhook_url, say)))
         if options.commit:
             listeners.append(Commits(engine.file))
         with view:

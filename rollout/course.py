@@ -199,7 +199,8 @@ class Course:
         """Return the step that a sample belongs to: a run that goes on after another begins with no update."""
         (service,) = self._of((event.sample.service,))
         if not service.steps or service.steps[-1].ended is not None:
-            self._begin(service, event.sample.weight, event.at - event.sample.seconds)
+            weight = service.read_back if event.sample.weight is None else event.sample.weight
+            self._begin(service, weight or 0, event.at - event.sample.seconds)
         return service.steps[-1]
 
     def _end(self, service: ServiceCourse, event: RolledBack | Promoted) -> None:
