@@ -142,7 +142,7 @@ def _run(options: _Options, project: Project, signals: Interruptions) -> int:
         driver = Driver(
             Task(
                 project.full_name,
-                f"{getpass.getuser()}@{platform.node()}",
+                _who(),
                 options.services,
                 options.to,
                 frozenset(options.approved),
@@ -180,6 +180,14 @@ def _run(options: _Options, project: Project, signals: Interruptions) -> int:
     return finished.exit_code
 
 
+def _who() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        user = str(os.getuid())
+    return f"{user}@{platform.node()}"
+
+
 def _not_begun(options: _Options, stack: str, ended: RunEnded) -> int:
     finished = Finished(at=time.time(), stack=stack, outcome=ended.outcome, exit_code=ended.exit_code, text=ended.text)
     if options.as_json:
@@ -194,6 +202,11 @@ def _check(options: _Options, settings: Settings, stack: str) -> None:
     known, rollout = settings.services, settings.rollout
     if unknown := [name for name in options.services if name not in known]:
         raise click.UsageError(f"no service is called {', '.join(unknown)}; stack {stack} has {', '.join(known)}")
+    if not (options.prometheus or rollout.prometheus_url):
+        raise click.UsageError(
+            "without a Prometheus server no canary can be judged: --prometheus URL, or\n"
+            "  pulumi config set --path rollout.prometheusUrl http://prometheus.monitoring:9090"
+        )
     if options.to is not None and options.to not in rollout.steps:
         raise click.UsageError(f"--to {options.to} is none of rollout.steps: {_numbers(rollout.steps)}")
     if others := [weight for weight in options.approved if weight not in rollout.approvals]:

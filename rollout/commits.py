@@ -2,9 +2,13 @@
 
 import subprocess
 from pathlib import Path
+from typing import Final
 
 from rollout.event_words import listed
 from rollout.events import AnyEvent, Finished, Promoted, RolledBack, StepStarted, WeightSet
+
+_SECONDS: Final = 30.0
+"""Meanwhile nobody watches the canary."""
 
 
 class CommitError(Exception):
@@ -59,10 +63,13 @@ class Commits:
                 text=True,
                 check=False,
                 stdin=subprocess.DEVNULL,
+                timeout=_SECONDS,
                 process_group=0,  # what is typed on the terminal is the run's to obey
             )
         except OSError as error:
             raise CommitError(f"git cannot be run: {error.strerror}") from error
+        except subprocess.TimeoutExpired as error:
+            raise CommitError(f"{self._file.name} is not committed: git did not end within {_SECONDS:.0f} s") from error
         if done.returncode:
             reason = done.stderr.strip() or done.stdout.strip()
             raise CommitError(f"{self._file.name} is not committed: git {arguments[0]}: {reason}")

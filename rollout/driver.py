@@ -149,6 +149,7 @@ class Driver:
         self._images: dict[str, str] = {}
         self._weights: dict[str, int] = {}
         self._promoted: list[str] = []
+        self._question = ""
         self._answers: tuple[str, ...] = (GO_ON, STOP)
         self._settings: Settings
 
@@ -298,8 +299,8 @@ class Driver:
         (weight,) = {weights[name] for name in rising}
         self._emit(StepStarted(at=self._clock.time(), stack=self._task.stack, services=rising, weight=weight))
         began = self._clock.monotonic()
+        self._set_weights(dict.fromkeys(rising, weight))
         try:
-            self._set_weights(dict.fromkeys(rising, weight))
             self._update(group)
         except RunEnded:
             self._put_back(group)
@@ -321,7 +322,8 @@ class Driver:
         passed = False
         while True:
             due = max(due + rollout.sample_seconds, clock.monotonic())
-            if answer := self._pause(due - clock.monotonic(), asking=hold.asking):
+            if answer := self._pause(due - clock.monotonic()):
+                self._question = ""
                 self._decide(answer)
                 hold.asking, hold.approved = False, True
             elif not self._unchanged(group, weights):
@@ -434,7 +436,8 @@ class Driver:
         self._emit_held(hold.names, reason, approval=True)
         if not self._person.present:
             raise RunEnded("held", f"{_listed(hold.names)}: {reason}: `canary run --approve {hold.weight}`")
-        self._person.ask(f"{_listed(hold.names)} passed at {hold.weight} %.", self._answers)
+        self._question = f"{_listed(hold.names)} passed at {hold.weight} %."
+        self._person.ask(self._question, self._answers)
 
     def _promote(self, group: tuple[str, ...]) -> None:
         services = self._settings.services
@@ -699,10 +702,10 @@ class Driver:
             except KeyboardInterrupt:
                 self._interrupted()
 
-    def _pause(self, seconds: float, *, asking: bool) -> str | None:
+    def _pause(self, seconds: float) -> str | None:
         """Wait, or when there is a question, until it is answered."""
         end = self._clock.monotonic() + seconds
-        while asking:
+        while self._question:
             if answer := self._person.answer():
                 return answer
             left = end - self._clock.monotonic()
@@ -716,13 +719,15 @@ class Driver:
         """Return if a person wants the run to go on; without one it ends."""
         if self._signals.at_once:
             raise KeyboardInterrupt
-        if self._person.present:
+        if self._person.present and self._signals.typed:
             where = f"; {self._at(self._weights)}" if self._weights else ""
             self._person.ask(f"Interrupted{where}.", self._answers)
             while (answer := self._person.answer()) is None:
                 self._clock.wait(_ANSWER_SECONDS)
             self._decide(answer)
             self._signals.answered()
+            if self._question:  # which the answer just given was not for
+                self._person.ask(self._question, self._answers)
             return
         raise self._stopped()
 

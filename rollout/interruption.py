@@ -36,7 +36,7 @@ class Interruptions:
 
     def __init__(self) -> None:
         self._count = 0
-        self._waiting = self._allowed = False
+        self._waiting = self._allowed = self._typed = False
         self._former: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -69,8 +69,14 @@ class Interruptions:
         """Whether a second one has come."""
         return self._count > 1
 
-    def _handle(self, _signal: int, _frame: FrameType | None) -> None:
+    @property
+    def typed(self) -> bool:
+        """Whether the last one was typed at a terminal, so that somebody is there."""
+        return self._typed
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
         self._count += 1
+        self._typed = number == signal.SIGINT
         self._waiting = True
         if self._allowed or self.at_once:
             self._interrupt()

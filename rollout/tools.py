@@ -101,6 +101,11 @@ class Signals(Protocol):
         """Whether a second one has come."""
         ...
 
+    @property
+    def typed(self) -> bool:
+        """Whether the last one was SIGINT."""
+        ...
+
 
 class Person(Protocol):
     """Who may be asked."""

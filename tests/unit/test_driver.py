@@ -1,11 +1,14 @@
 """What a run does, step by step, in a world that the test drives."""
 
 import random
+from typing import NoReturn
 
 import pytest
 
+from cluster.errors import ForbiddenError
 from rollout.engine import EngineError
 from rollout.events import AnyEvent, Finished
+from rollout.stack import PolicyError
 from rollout.steps import next_weight
 from tests.unit.worlds import CANARY, NEXT, STABLE, KilledError, World, interrupt
 
@@ -451,6 +454,147 @@ def test_a_second_driver_that_only_watches_never_raises_a_weight_again_that_the_
     world.later(30, lambda: world.weights.update(a=0))
     assert world.run().exit_code == 3
     assert world.weights == {"a": 0}
+
+
+def test_a_signal_that_nobody_typed_ends_a_run_without_a_question() -> None:
+    world = World.of("a").at(20)
+    world.present, world.typed = True, False
+    world.later(35, interrupt)
+    assert world.run().exit_code == 130
+    assert not world.questions
+
+
+def test_a_question_that_an_interrupt_came_upon_is_put_again() -> None:
+    world = World.of("a", approvals=[20])
+    world.present = True
+
+    def interrupted() -> None:
+        world.answers = ["go on"]
+        interrupt()
+
+    def good(w: World, _name: str) -> str:
+        if len(w.questions) == 1:
+            w.later(5, interrupted)
+        return "good"
+
+    world.quality = good
+    world.later(400, lambda: world.answers.append("go on"))
+    assert world.run().exit_code in {0, 3}
+    passed, interrupt_question, again, *_ = world.questions
+    assert passed == again
+    assert interrupt_question.startswith("Interrupted")
+
+
+def test_a_policy_that_is_violated_ends_a_run_as_it_ends_other_commands() -> None:
+    world = World.of("a").at(5)
+
+    def violated() -> None:
+        raise PolicyError("app-canary: weight-limit: 20 % is above 10 %")
+
+    world.during_update = violated
+    finished = world.run()
+    assert (finished.outcome, finished.exit_code) == ("refused", 6)
+    assert world.config["canaryWeight"] == "5"
+    assert world.updates == 1
+
+
+def test_a_service_that_cannot_be_cut_off_keeps_no_other_from_it_and_goes_back_by_the_engine() -> None:
+    world = bad_from(20)
+    world.stuck = {"a"}
+
+    def mended() -> None:
+        if world.weights.get("b") == 0:
+            world.stuck = set()
+
+    world.during_update = mended
+    finished = world.run()
+    assert finished.exit_code == 2
+    assert world.weights == {"a": 0, "b": 0}
+    assert ("b", 20, 0, "cut-off") in world.shifts
+    assert "a: the weight is not lowered" in world.troubles
+
+
+def test_a_rollback_that_was_killed_is_finished_by_the_next_run() -> None:
+    world = bad_from(20)
+
+    def kill(event: AnyEvent) -> None:
+        if event.event == "troubled":
+            raise KilledError
+
+    world.failing_updates = [None, None, EngineError("the backend is away")]
+    with pytest.raises(KilledError):
+        world.run(kill)
+    world.config["canaryWeight"] = "20"  # as if it had been killed before the file was written
+    finished = world.run()
+    assert finished.exit_code == 2
+    assert world.config["canaryWeight"] == "0"
+    assert world.run().exit_code == 1
+
+
+def test_a_promotion_that_failed_half_way_stays_declared_and_is_finished_by_the_next_run() -> None:
+    world = World.of("a", "b").at(100)
+    world.failing_updates = [EngineError("stable does not become ready")] * 4
+    finished = world.run()
+    assert finished.exit_code == 4
+    assert world.stable["b"] == STABLE
+    assert world.run().exit_code == 0
+    assert world.stable == {"a": CANARY, "b": CANARY}
+    assert not world.running
+
+
+def test_a_promotion_that_is_refused_is_taken_back_from_the_configuration() -> None:
+    world = World.of("a").at(100)
+    world.during_update = _refuse
+    assert world.run().exit_code == 1
+    assert world.config["services"]["a"]["canary"] == {"image": CANARY}
+
+
+def test_a_canary_of_a_stable_that_something_else_owns_is_not_promoted_but_said_to_be_ready() -> None:
+    world = World.of("a").at(50)
+    world.config["services"]["a"]["stable"] = "existing"
+    finished = world.run()
+    assert finished.exit_code == 0
+    assert world.weights == {"a": 100}
+    assert f"deploy {CANARY} (a) there" in finished.text
+    assert not world.told("promoted")
+
+
+def test_a_configuration_that_cannot_be_used_is_refused_before_anything_is_done() -> None:
+    world = World.of("a").at(5)
+    world.config["canaryWeight"] = "many"
+    finished = world.run()
+    assert finished.exit_code == 1
+    assert "canaryWeight" in finished.text
+    assert not world.events
+
+
+def test_a_right_that_is_missing_is_not_waited_for() -> None:
+    world = World.of("a").at(5)
+
+    def forbidden() -> NoReturn:
+        raise ForbiddenError("deployments may not be listed")
+
+    world.read = forbidden  # type: ignore[method-assign]
+    finished = world.run()
+    assert finished.exit_code == 4
+    assert world.now == 0
+
+
+def test_services_that_an_update_left_behind_catch_up() -> None:
+    world = World.of("a", "b").at(20)
+    world.weights["b"] = 5
+    world.run()
+    rises = [(service, before, after) for service, before, after, _ in world.shifts]
+    assert rises[:3] == [("b", 5, 20), ("a", 20, 50), ("b", 20, 50)]
+
+
+def test_another_image_than_the_one_declared_is_updated_before_it_is_watched() -> None:
+    world = World.of("a").at(20)
+    world.running["a"] = NEXT
+    world.run(to=20)
+    assert world.updates == 1
+    assert world.running == {"a": CANARY}
+    assert world.sampled_at == [20] * 6
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -20,7 +21,8 @@ from rollout.stack import LockedError
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     service = {"path": "/a", "port": 8080, "image": "example/a:1", "canary": {"image": "example/a:2"}}
-    raw = {"namespace": "n", "host": "h.example", "services": {"a": service}, "rollout": {"approvals": [20]}}
+    rollout = {"approvals": [20], "prometheusUrl": "http://prometheus.example"}
+    raw = {"namespace": "n", "host": "h.example", "services": {"a": service}, "rollout": rollout}
     settings = load({key: value if isinstance(value, str) else json.dumps(value) for key, value in raw.items()})
     found = Project(tmp_path, "macromind", "dev", settings, {})
     monkeypatch.setattr(command, "opened", lambda _stack: found)
@@ -46,6 +48,15 @@ def refused(*arguments: str) -> str:
 )
 def test_what_makes_no_sense_is_refused_with_the_choices(arguments: list[str], told: str) -> None:
     assert refused(*arguments) == told
+
+
+def test_without_a_prometheus_server_a_run_is_refused_at_once(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rollout = project.settings.rollout.model_copy(update={"prometheus_url": None})
+    blind = replace(project, settings=project.settings.model_copy(update={"rollout": rollout}))
+    monkeypatch.setattr(command, "opened", lambda _stack: blind)
+    assert "rollout.prometheusUrl" in refused()
 
 
 def test_a_second_run_in_the_same_folder_ends_with_exit_code_5(
