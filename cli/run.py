@@ -34,7 +34,7 @@ from rollout.engine import EngineError
 from rollout.event_words import duration, listed
 from rollout.events import EVENTS, AnyEvent, Finished
 from rollout.interruption import Interruptions, SystemClock
-from rollout.journal import Journal, JournalError
+from rollout.journal import Journal
 from rollout.notifications import Notifier
 from rollout.sampling import Sampler
 from rollout.stack import LockedError, Stack
@@ -241,8 +241,8 @@ def _report(options: _Options, journal: Journal) -> None:
     """Make the page of the run."""
     try:
         report = write(journal.path)
-    except (JournalError, OSError) as error:
-        click.echo(f"Warning: there is no report: {error}", err=True)
+    except Exception as error:  # noqa: BLE001 - how the release went is not to be lost over a page
+        click.echo(f"Warning: there is no report: {type(error).__name__}: {error}", err=True)
     else:
         if not options.as_json:
             click.echo(f"Report: {os.path.relpath(report)}", err=True)

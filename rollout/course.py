@@ -91,7 +91,7 @@ def merged(samples: Sequence[Sample]) -> Sample:
             "stable": _added([each.stable for each in samples]),
             "canary": _added([each.canary for each in samples]),
             "pods": _worst([each.pods for each in samples]),
-            "problems": tuple(dict.fromkeys(problem for each in samples for problem in each.problems)),
+            "problems": {what: why for each in samples for what, why in each.problems.items()},
         }
     )
 

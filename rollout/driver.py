@@ -474,7 +474,7 @@ class Driver:
                 self._interrupted()
                 continue
             except LockedError as error:
-                where = "" if promoting else f". {self._at(group)}; `canary run` goes on from there"
+                where = "" if promoting else f"; {self._at(group)}, and `canary run` goes on from there"
                 raise RunEnded("locked", f"{error}{where}") from error
             except EngineError as error:
                 if isinstance(error, PolicyError) or error.usage:
@@ -484,8 +484,8 @@ class Driver:
                 self._wait(_FIRST_PAUSE_SECONDS if pause is None else pause)
                 self._judge_failure(tuple(watched.marks), watched, str(error))
                 if pause is None:
-                    where = "" if promoting else f"{self._at(group)}. "
-                    raise RunEnded("failed", f"{error}\n{where}{_WAYS}") from error
+                    where = "" if promoting else f"; {self._at(group)}"
+                    raise RunEnded("failed", f"{error}{where}. {_WAYS}") from error
                 self._emit_trouble(f"{error}\nThe update is tried again")
             else:
                 return
@@ -645,7 +645,7 @@ class Driver:
                 raise RunEnded(
                     "refused",
                     f"{name}: the configuration has changed meanwhile: the canary was {self._images[name]} and is "
-                    f"{image} now. {self._at(group)}. `canary run` begins with what is declared now",
+                    f"{image} now; {self._at(group)}. `canary run` begins with what is declared",
                 )
         return settings
 
