@@ -7,10 +7,15 @@ from typing import NoReturn
 
 import click
 
+from cli.abort import abort
 from cli.doctor import doctor
 from cli.exit_codes import CLUSTER, INTERRUPTED, USAGE
+from cli.gate import gate
 from cli.plan import plan
+from cli.promote import promote
 from cli.report import report
+from cli.run import run
+from cli.set_weight import set_weight
 from cli.watch import watch
 
 NAME = "canary"
@@ -31,8 +36,13 @@ def canary() -> None:
 
 
 canary.add_command(doctor)
+canary.add_command(abort)
+canary.add_command(gate)
 canary.add_command(plan)
+canary.add_command(promote)
 canary.add_command(report)
+canary.add_command(run)
+canary.add_command(set_weight)
 canary.add_command(watch)
 
 

@@ -1,5 +1,6 @@
 """What the commands know of the project and stack that they are run for."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,9 +8,10 @@ from pathlib import Path
 import click
 import yaml
 
-from config.loader import load
+from config.loader import ConfigError, load
 from config.settings import Settings
 from rollout.preview import decrypted, selected_stack
+from rollout.stack import stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,28 @@ def opened(stack: str | None) -> Project:
     # All of it counts as secret here, so that no message of `load` shows a value that is encrypted in the stack's file.
     values = under(name, config)
     return Project(folder, name, stack, load(values, values), under("kubernetes", config))
+
+
+def opened_without_engine(stack: str | None) -> Project:
+    """Read the configuration of a stack from its file, where nothing of it has to be decrypted, else by the engine.
+
+    For what has to be possible while the engine is not, and what must not wait for it: values that are encrypted there
+    are other ones here. Where to find cluster and routes is hardly ever encrypted.
+
+    Raises:
+        click.UsageError: there is no project.
+        config.loader.ConfigError: the configuration cannot be used.
+        rollout.preview.EngineError: there is no such stack, or it cannot be read.
+    """
+    folder = project_folder()
+    name = project_name(folder)
+    stack = stack or os.environ.get("PULUMI_STACK") or selected_stack(folder)
+    try:
+        config = stored(folder, stack)
+        values = under(name, config)
+        return Project(folder, name, stack, load(values, values), under("kubernetes", config))
+    except (OSError, LookupError, ConfigError):
+        return opened(stack)
 
 
 def under(namespace: str, config: Mapping[str, str]) -> dict[str, str]:

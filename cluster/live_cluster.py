@@ -26,7 +26,16 @@ from config.settings import Settings
 from routing.router import Manifest, UnreadableRouteError
 from routing.split import Backend, CanaryBackend, Split, Track
 from workload.labels import object_name, selector
-from workload.live import FIELD_MANAGER, LiveService, Objects, changed_by_others, lacks, live_service, routes_of
+from workload.live import (
+    FIELD_MANAGER,
+    ROLLED_BACK_ANNOTATION,
+    LiveService,
+    Objects,
+    changed_by_others,
+    lacks,
+    live_service,
+    routes_of,
+)
 from workload.manifests import configurations_used
 from workload.readiness import Readiness, newest_replica_set, readiness, rollout_completed
 
@@ -72,6 +81,14 @@ class Drift:
     def left_by_engine(self, previewed: Manifest) -> bool:
         """Tell by an object's metadata in a preview whether the engine leaves it as it is."""
         return previewed.get("resourceVersion") not in {None, self.resource_version}
+
+
+@dataclass(frozen=True, slots=True)
+class PodsSeen:
+    """Whether a track's Deployment is ready, and all pods that its selector finds."""
+
+    readiness: Readiness
+    pods: Sequence[Manifest]
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,28 +286,82 @@ class LiveCluster:
             return before or manifest  # a dry run needs the right to write; that something is lost is known already
         return after if before is None or _declarations(before) != _declarations(after) else None
 
-    def lower(self, name: str, weight: int) -> Split:
-        """Set a weight (percent) that is below the one in force, and return the split that is then read back.
+    def splits(self) -> dict[str, Split | UnreadableRouteError]:
+        """Return the split of each service as the router's objects describe it now, or why they describe none.
 
         Raises:
-            ClusterError: the API server refused, or gives back another weight.
+            ClusterError: the API server cannot be asked.
         """
-        try:
-            split = self.split(name)
-            if split.canary is None:
-                return split
-            # A stable route that something else owns may have any name; ours is that of the service.
-            lowered = replace(split, name=name, canary=replace(split.canary, weight=weight))
-            unchanged = [route.manifest for route in self._router.render(replace(split, name=name))]
-            for route in self._router.render(lowered):
-                if route.manifest not in unchanged:
-                    self._patch(route.manifest)
-            read_back = self.split(name)
-        except UnreadableRouteError as error:
-            raise ClusterError(f"{name}: the weight cannot be lowered: {error}") from error
-        if read_back.weight != weight:
-            raise ClusterError(f"{name}: weight {weight} was set, but {read_back.weight} read back")
-        return read_back
+        routes = self._routes()
+        found: dict[str, Split | UnreadableRouteError] = {}
+        for name in self._settings.services:
+            try:
+                found[name] = self._router.read(routes_of(self._settings, name, routes))
+            except UnreadableRouteError as error:
+                found[name] = error
+        return found
+
+    def lower(self, weights: Mapping[str, int]) -> dict[str, Split]:
+        """Set weights (percent) that are below those in force, and return the splits that are then read back.
+
+        A service that fails keeps no other from being lowered. One without a canary is left as it is.
+
+        Raises:
+            ClusterError: the API server refused, or gives back another weight; it names the services.
+        """
+        problems: dict[str, str] = {}
+        before = self.splits()
+        for name, weight in weights.items():
+            split = before[name]
+            try:
+                if isinstance(split, Split):
+                    self._set_weight(name, split, weight)
+            except ClusterError as error:
+                problems[name] = str(error)
+        after = self.splits()
+        lowered: dict[str, Split] = {}
+        for name, weight in weights.items():
+            split = after[name]
+            if isinstance(split, UnreadableRouteError):
+                problems[name] = str(split)
+            elif split.canary and split.weight != weight:
+                problems.setdefault(name, f"{weight} was set, but {split.weight} read back")
+            else:
+                lowered[name] = split
+        if problems:
+            raise ClusterError("; ".join(f"{name}: the weight is not lowered: {why}" for name, why in problems.items()))
+        return lowered
+
+    def _set_weight(self, name: str, split: Split, weight: int) -> None:
+        if split.canary is None:
+            return
+        # A stable route that something else owns may have any name; ours is that of the service.
+        lowered = replace(split, name=name, canary=replace(split.canary, weight=weight))
+        unchanged = [route.manifest for route in self._router.render(replace(split, name=name))]
+        for route in self._router.render(lowered):
+            if route.manifest not in unchanged:
+                self._patch(route.manifest)
+
+    def mark_rolled_back(self, name: str, image: str | None) -> None:
+        """Note on the canary's Deployment that this image was rolled back; None removes the note.
+
+        Raises:
+            ClusterError: the API server refused.
+        """
+        change = {"metadata": {"annotations": {ROLLED_BACK_ANNOTATION: image}}}
+        deployment, namespace = object_name(name, Track.CANARY), self._settings.namespace
+
+        def patch() -> Deployment:
+            return self._client.patch(
+                Deployment,
+                deployment,
+                change,
+                namespace=namespace,
+                patch_type=PatchType.MERGE,
+                field_manager=LOWERING_MANAGER,
+            )
+
+        self._asked_for(patch)
 
     def wait_until_ready(self, name: str, track: Track, report: Callable[[str], object], at_least: int = 0) -> None:
         """Return when all pods of one track's newest revision take requests by their Service, and no older ones do.
@@ -322,6 +393,14 @@ class LiveCluster:
                 report(progress)
                 reported = progress
             time.sleep(_POLL_SECONDS)
+
+    def pods_of(self, name: str, track: Track) -> PodsSeen:
+        """Return the pods of one track as they are now.
+
+        Raises:
+            ClusterError: the API server cannot be asked.
+        """
+        return self._look(name, track, 0, time.monotonic())
 
     def keep_while_used(
         self, name: str, track: Track, configurations: Sequence[Manifest], *, superseding: bool
@@ -363,11 +442,14 @@ class LiveCluster:
 
     def _readiness(self, name: str, track: Track, at_least: int, since: float) -> Readiness:
         try:
-            seen = self._workloads(since)
+            return self._look(name, track, at_least, since).readiness
         except ForbiddenError:
             raise
         except ClusterError as error:
             return Readiness(0, at_least, rolled_out=False, reasons=(str(error),))
+
+    def _look(self, name: str, track: Track, at_least: int, since: float) -> PodsSeen:
+        seen = self._workloads(since)
         deployed = object_name(name, track)
         deployment = next((found for found in seen.deployments if found["metadata"]["name"] == deployed), None)
         labels = selector(self._settings.app_label_of(name, track), track).items()
@@ -378,7 +460,7 @@ class LiveCluster:
             for found in seen.endpoint_slices
             if (found["metadata"].get("labels") or {}).get(_SERVICE_NAME) == deployed
         ]
-        return readiness(deployment, owner, pods, slices, at_least)
+        return PodsSeen(readiness(deployment, owner, pods, slices, at_least), pods)
 
     def _workloads(self, since: float) -> _Workloads:
         """Return what runs, as it was after a moment (monotonic seconds), and for all waits together.

@@ -6,14 +6,17 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Final, get_args, get_origin
+from itertools import pairwise
+from typing import Any, Final, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from config.settings import ENV_NAME, FILE_NAME, Settings
+from config.settings import ENV_NAME, FILE_NAME, Model, Resources, RolloutSettings, Settings
 from routing.registry import ROUTERS
 from routing.router import Feature, Router
+
+Loaded = TypeVar("Loaded", bound=Model)
 
 _SHOWN_CHARACTERS: Final = 80
 
@@ -63,12 +66,27 @@ def load(raw: Mapping[str, str], secret_keys: Iterable[str] = ()) -> Settings:
     Raises:
         ConfigError: with every problem there is.
     """
-    secret = frozenset(secret_keys)
-    values = {key: _decoded(key, value) for key, value in raw.items()}
+    return _validated(Settings, {key: _decoded(key, value) for key, value in raw.items()}, frozenset(secret_keys))
+
+
+def load_rollout(rollout: object) -> RolloutSettings:
+    """Return the settings of a rollout alone, from the value of that key in a stack's file.
+
+    Raises:
+        ConfigError: with every problem there is.
+    """
+    return _validated(_Rollout, {"rollout": rollout}, frozenset()).rollout
+
+
+class _Rollout(Model):
+    rollout: RolloutSettings
+
+
+def _validated(model: type[Loaded], values: Mapping[str, object], secret: frozenset[str]) -> Loaded:
     problems: list[Problem] = []
-    settings = None
+    loaded = None
     try:
-        settings = Settings.model_validate(values)
+        loaded = model.model_validate(values)
     except ValidationError as error:
         details = error.errors(include_url=False)
         refused = {found["loc"][:-1] for found in details if found["loc"][-1] == "[key]"}
@@ -79,9 +97,9 @@ def load(raw: Mapping[str, str], secret_keys: Iterable[str] = ()) -> Settings:
             if found["loc"][-1] == "[key]" or not any(found["loc"][: len(name)] == name for name in refused)
         ]
     problems += _contradictions(values, secret)
-    if settings is None or problems:
+    if loaded is None or problems:
         raise ConfigError(problems)
-    return settings
+    return loaded
 
 
 def _decoded(key: str, value: str) -> object:
@@ -173,6 +191,10 @@ def _contradictions(values: Mapping[str, object], secret: frozenset[str]) -> Ite
     Works on raw values, so that a problem in one place does not hide those in others.
     """
     services = _map(values.get("services"))
+    rollout = _map(values.get("rollout"))
+    yield from _step_problems(rollout, secret)
+    yield from _query_problems(rollout, secret)
+    yield from _limit_problems(rollout, services)
     router = ROUTERS.get(str(values.get("router", Settings.model_fields["router"].default)))
     routed: dict[str, str] = {}
     for name, value in services.items():
@@ -201,6 +223,69 @@ def _contradictions(values: Mapping[str, object], secret: frozenset[str]) -> Ite
         yield from _patch_problems(location, service, secret)
         if router:
             yield from _router_problems(router, location, service, secret)
+
+
+def _step_problems(rollout: Mapping[str, object], secret: frozenset[str]) -> Iterator[Problem]:
+    defaults = RolloutSettings()
+
+    def problem(path: list[str | int], value: object, allowed: str, fix: int | None) -> Problem:
+        key = ["rollout", *path]
+        mended = _remove(key) if fix is None else _set(key, str(fix))
+        return Problem(_dotted(key), _shown(value, key, secret), allowed, mended)
+
+    most = _number_of(rollout.get("maxStep", defaults.max_step))
+    steps = [_number_of(step) for step in _list(rollout.get("steps"))]
+    for index, (before, after) in enumerate(pairwise([0, *steps])):
+        if before is None or after is None:
+            continue
+        than = f"rollout.steps[{index - 1}] = {before}" if index else "0"
+        if after <= before:
+            yield problem(["steps", index], after, f"a weight above {than}: steps rise", None)
+        elif most is not None and after - before > most:
+            allowed = f"a weight at most rollout.maxStep = {most} points above {than}"
+            yield problem(["steps", index], after, allowed, before + most)
+    every, seconds = (
+        _number_of(rollout.get(name, default))
+        for name, default in (("sampleSeconds", defaults.sample_seconds), ("stepSeconds", defaults.step_seconds))
+    )
+    if every is not None and seconds is not None and every > seconds > 0:
+        allowed = f"at most rollout.stepSeconds = {seconds}: a step has to be looked at"
+        yield problem(["sampleSeconds"], every, allowed, seconds)
+    taken = steps if "steps" in rollout else list(defaults.steps)
+    for index, approval in enumerate(_list(rollout.get("approvals"))):
+        if _number_of(approval) is not None and _number_of(approval) not in taken:
+            allowed = f"one of rollout.steps, {', '.join(map(str, taken))}"
+            yield problem(["approvals", index], approval, allowed, None)
+
+
+def _query_problems(rollout: Mapping[str, object], secret: frozenset[str]) -> Iterator[Problem]:
+    for name, value in _map(_map(rollout.get("gates")).get("queries")).items():
+        query, key = _map(value), ["rollout", "gates", "queries", name]
+        least, most = query.get("min"), query.get("max")
+        if query and least is None and most is None:
+            allowed = "a number, unless there is a min: without either, no value would be wrong"
+            yield Problem(_dotted([*key, "max"]), "(missing)", allowed, _set([*key, "max"], "10"))
+        try:
+            contrary = least is not None and most is not None and float(least) > float(most)
+        except (TypeError, ValueError):
+            continue  # told already
+        if contrary:
+            shown = _shown(least, key, secret)
+            allowed = f"at most {_dotted([*key, 'max'])}"
+            yield Problem(_dotted([*key, "min"]), shown, allowed, _remove([*key, "min"]))
+
+
+def _limit_problems(rollout: Mapping[str, object], services: Mapping[str, object]) -> Iterator[Problem]:
+    for resource, gate, example in (("cpu", "maxCpuPercent", "500m"), ("memory", "maxMemoryPercent", "256Mi")):
+        if _map(rollout.get("gates")).get(gate) is None:
+            continue
+        for name, value in services.items():
+            service, key = _map(value), ["services", name, "resources", "limits", resource]
+            limits = _map(service.get("resources")).get("limits", Resources().limits)
+            # A patch may set it.
+            if not service.get("podTemplatePatch") and resource not in _map(limits):
+                allowed = f"a quantity: rollout.gates.{gate} is percent of it"
+                yield Problem(_dotted(key), "(missing)", allowed, _set(key, example))
 
 
 def _autoscaling_problems(
@@ -318,10 +403,23 @@ def _map(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _number_of(value: object) -> int | None:
+    """Return the whole number that a raw value is; None if it is none, which is told elsewhere."""
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,9}", value, re.ASCII):
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
 def _shown(value: object, location: Sequence[str | int], secret: frozenset[str]) -> str:
     # What stands under `secret` is hidden too when the configuration is not encrypted.
     if location[0] in secret or "secret" in location[2:]:
         return "(secret)"
+    if str(location[-1]).endswith("Url"):
+        return "(a URL, which may hold a token)"
     plain = isinstance(value, str) and value.isascii() and re.fullmatch(r"\S+", value)
     text = str(value) if plain else json.dumps(value, default=str)
     return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"

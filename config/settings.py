@@ -7,7 +7,6 @@ both. A field without an example is no scalar, so no single command sets it. No 
 import math
 import re
 from fnmatch import fnmatchcase
-from itertools import pairwise
 from typing import Annotated, Any, Final, Literal, Self, TypeAlias, get_args
 
 from pydantic import (
@@ -188,7 +187,12 @@ def _free_labels(value: dict[str, str]) -> dict[str, str]:
     return value
 
 
-def _amount(quantity: str) -> float:
+def amount(quantity: str) -> float:
+    """Return what a Kubernetes quantity stands for; a processor is 1, a byte is 1.
+
+    Raises:
+        ValueError: it is none that `QUANTITY` describes.
+    """
     digits = quantity.rstrip("".join(_UNITS))
     return float(digits) * _UNITS[quantity[len(digits) :]]
 
@@ -208,14 +212,8 @@ def _template_patch(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-def _rising(steps: tuple[int, ...]) -> tuple[int, ...]:
-    if any(after <= before for before, after in pairwise((0, *steps))):
-        raise ValueError("steps that do not rise")
-    return steps
-
-
 WholeNumber = Annotated[int, BeforeValidator(_whole_number)]
-Number = Annotated[float, BeforeValidator(_number)]
+Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Text = Annotated[str, BeforeValidator(_text)]
 Image = Annotated[str, StringConstraints(pattern=IMAGE)]
 Weight = Annotated[WholeNumber, Field(ge=0, le=TOTAL_WEIGHT)]
@@ -322,7 +320,7 @@ class Resources(Model):
     @model_validator(mode="after")
     def _requests_within_limits(self) -> Self:
         for name in self.requests.keys() & self.limits.keys():
-            if _amount(self.requests[name]) > _amount(self.limits[name]):
+            if amount(self.requests[name]) > amount(self.limits[name]):
                 raise ValueError("a request above its limit")
         return self
 
@@ -461,22 +459,14 @@ class ServiceSettings(Model):
 
 
 class QueryGate(Model):
-    """A query of the user's own; each of its values has to be within bounds."""
+    """A query of the user's own, which gives one value; at every look that has to be within the bounds."""
 
     query: Annotated[Text, Field(min_length=1)] = Field(
         description="PromQL, in which $namespace and $service stand for those of the canary",
         examples=['sum(rate(logins_total{namespace="$namespace",app="$service",version="canary"}[1m]))'],
     )
-    min: Number | None = Field(None, description="a number", examples=["1"])
-    max: Number | None = Field(None, description="a number", examples=["10"])
-
-    @model_validator(mode="after")
-    def _bounded(self) -> Self:
-        if self.min is None and self.max is None:
-            raise ValueError("neither min nor max")
-        if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError("min above max")
-        return self
+    min: Number | None = Field(None, description="a number, at most max", examples=["1"])
+    max: Number | None = Field(None, description="a number, at least min", examples=["10"])
 
 
 class GateSettings(Model):
@@ -518,15 +508,19 @@ class GateSettings(Model):
     max_cpu_percent: Annotated[Number, Field(gt=0, le=1000)] | None = Field(
         None, description="percent of its CPU limit that a pod of the canary may use", examples=["90"]
     )
-    max_memory_percent: Annotated[Number, Field(gt=0, le=100)] = Field(
-        90.0, description="percent of its memory limit, at most 100, that a pod of the canary may use", examples=["90"]
+    max_memory_percent: Annotated[Number, Field(gt=0, le=100)] | None = Field(
+        90.0,
+        description="percent of its memory limit, at most 100, that a pod of the canary may use; null for no such gate",
+        examples=["90"],
     )
     confidence: Annotated[Number, Field(ge=50, lt=100)] = Field(
         95.0, description="percent, from 50 to below 100: how sure a verdict has to be", examples=["95"]
     )
     queries: dict[ObjectName, QueryGate] = Field({}, description="a map from name to query, min and max")
     webhook_url: Annotated[str, StringConstraints(pattern=HTTP_URL, max_length=2000)] | None = Field(
-        None, description="an HTTP URL that answers 200 to pass, 202 to wait", examples=["https://gate.example/canary"]
+        None,
+        description="an HTTP URL that answers 200 to pass, 202 to wait, 409 to reject",
+        examples=["https://gate.example/canary"],
     )
 
 
@@ -538,7 +532,7 @@ class RolloutSettings(Model):
         description=f"a whole number of percent points from 1 to {TOTAL_WEIGHT} by which one update may raise a weight",
         examples=["50"],
     )
-    steps: Annotated[tuple[Weight, ...], Field(min_length=1), AfterValidator(_rising)] = Field(
+    steps: Annotated[tuple[Weight, ...], Field(min_length=1)] = Field(
         (5, 20, 50, 100),
         description=f"a list of weights from 1 to {TOTAL_WEIGHT}, each above the one before by at most maxStep",
     )
@@ -562,17 +556,6 @@ class RolloutSettings(Model):
         None, description="an HTTP URL", examples=["https://hooks.example/canary"]
     )
     gates: GateSettings = Field(GateSettings(), description="limits for a canary beside stable")
-
-    @model_validator(mode="after")
-    def _steps_can_be_taken(self) -> Self:
-        declared = "steps" in self.model_fields_set  # the default is taken in as many steps as maxStep needs
-        if declared and any(after - before > self.max_step for before, after in pairwise((0, *self.steps))):
-            raise ValueError("a step above maxStep")
-        if self.sample_seconds > self.step_seconds:
-            raise ValueError("sampleSeconds above stepSeconds")
-        if not set(self.approvals) <= set(self.steps):
-            raise ValueError("an approval after a weight that is no step")
-        return self
 
 
 class MonitoringSettings(Model):

@@ -91,7 +91,7 @@ def merged(samples: Sequence[Sample]) -> Sample:
             "stable": _added([each.stable for each in samples]),
             "canary": _added([each.canary for each in samples]),
             "pods": _worst([each.pods for each in samples]),
-            "problems": tuple(dict.fromkeys(problem for each in samples for problem in each.problems)),
+            "problems": {what: why for each in samples for what, why in each.problems.items()},
         }
     )
 
@@ -199,7 +199,8 @@ class Course:
         """Return the step that a sample belongs to: a run that goes on after another begins with no update."""
         (service,) = self._of((event.sample.service,))
         if not service.steps or service.steps[-1].ended is not None:
-            self._begin(service, event.sample.weight, event.at - event.sample.seconds)
+            weight = service.read_back if event.sample.weight is None else event.sample.weight
+            self._begin(service, weight or 0, event.at - event.sample.seconds)
         return service.steps[-1]
 
     def _end(self, service: ServiceCourse, event: RolledBack | Promoted) -> None:

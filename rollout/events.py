@@ -3,7 +3,8 @@
 One JSON object a line, told apart by `event` (docs/journal.md). Weights are percent, times seconds since the epoch.
 """
 
-from typing import Annotated, Literal, TypeAlias
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import Field, TypeAdapter
 
@@ -12,6 +13,17 @@ from rollout.samples import Sample
 from rollout.verdict import Verdict
 
 RunEnd: TypeAlias = Literal["done", "rolled-back", "held", "failed", "locked", "refused", "interrupted"]
+
+EXIT_CODES: Final[Mapping[RunEnd, int]] = {
+    "done": 0,
+    "refused": 1,
+    "rolled-back": 2,
+    "held": 3,
+    "failed": 4,
+    "locked": 5,
+    "interrupted": 130,
+}
+"""What a command that ends so exits with (docs/reference.md)."""
 
 
 class Event(Record):

@@ -162,7 +162,7 @@ class Story:
         common = {"service": name, "at": self.now, "seconds": float(self.sample_seconds), "weight": self._weight}
         if blind:
             problem = "http://prometheus.monitoring:9090 was asked, and it answered 503"
-            return Sample(**common, pods=pods, problems=(problem,))
+            return Sample(**common, pods=pods, problems={"requests": problem})
         total = self._requests_per_second * self.sample_seconds * self._random.gauss(1, 0.05)
         share = self._weight / 100
         points, factor = self._fault(name, self._weight)

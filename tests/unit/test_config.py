@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 import config.loader
 from config.loader import ConfigError, Problem, load
-from config.settings import CanarySettings, ServiceSettings
+from config.settings import CanarySettings, GateSettings, RolloutSettings, ServiceSettings
 from routing.nginx import Nginx
 from routing.router import Feature
 from routing.split import SessionAffinity, Track
@@ -596,6 +596,162 @@ def test_no_other_largest_step_is_taken(rollout: str) -> None:
 
 def test_a_rollout_that_is_no_map_is_removed_and_not_taken_for_services() -> None:
     assert problems(raw() | {"rollout": "fast"})["rollout"].fix == "pulumi config rm rollout"
+
+
+def rollout(**keys: object) -> dict[str, str]:
+    return raw() | {"rollout": json.dumps(keys)}
+
+
+def query(**keys: object) -> dict[str, str]:
+    return rollout(gates={"queries": {"logins": keys}})
+
+
+@pytest.mark.parametrize(
+    ("values", "key", "value", "allowed", "fix"),
+    [
+        (
+            rollout(steps=[5, 20, 20]),
+            "rollout.steps[2]",
+            "20",
+            "a weight above rollout.steps[1] = 20: steps rise",
+            "pulumi config rm --path 'rollout.steps[2]'",
+        ),
+        (
+            rollout(steps=[0, 20]),
+            "rollout.steps[0]",
+            "0",
+            "a weight above 0: steps rise",
+            "pulumi config rm --path 'rollout.steps[0]'",
+        ),
+        (
+            rollout(steps=["10", "80", "100"]),
+            "rollout.steps[1]",
+            "80",
+            "a weight at most rollout.maxStep = 50 points above rollout.steps[0] = 10",
+            "pulumi config set --path 'rollout.steps[1]' 60",
+        ),
+        (
+            rollout(steps=[30], maxStep=20),
+            "rollout.steps[0]",
+            "30",
+            "a weight at most rollout.maxStep = 20 points above 0",
+            "pulumi config set --path 'rollout.steps[0]' 20",
+        ),
+        (
+            rollout(sampleSeconds=60, stepSeconds="30"),
+            "rollout.sampleSeconds",
+            "60",
+            "at most rollout.stepSeconds = 30: a step has to be looked at",
+            "pulumi config set --path rollout.sampleSeconds 30",
+        ),
+        (
+            rollout(stepSeconds=30),
+            "rollout.sampleSeconds",
+            "60",
+            "at most rollout.stepSeconds = 30: a step has to be looked at",
+            "pulumi config set --path rollout.sampleSeconds 30",
+        ),
+        (
+            rollout(approvals=[20, 30]),
+            "rollout.approvals[1]",
+            "30",
+            "one of rollout.steps, 5, 20, 50, 100",
+            "pulumi config rm --path 'rollout.approvals[1]'",
+        ),
+        (
+            query(query="up"),
+            "rollout.gates.queries.logins.max",
+            "(missing)",
+            "a number, unless there is a min: without either, no value would be wrong",
+            "pulumi config set --path rollout.gates.queries.logins.max 10",
+        ),
+        (
+            query(query="up", min=3, max="2.5"),
+            "rollout.gates.queries.logins.min",
+            "3",
+            "at most rollout.gates.queries.logins.max",
+            "pulumi config rm --path rollout.gates.queries.logins.min",
+        ),
+        (
+            rollout(gates={"maxCpuPercent": 90}),
+            "services.auth-service.resources.limits.cpu",
+            "(missing)",
+            "a quantity: rollout.gates.maxCpuPercent is percent of it",
+            "pulumi config set --path services.auth-service.resources.limits.cpu 500m",
+        ),
+    ],
+)
+def test_keys_of_a_rollout_that_contradict_each_other_are_named_one_by_one(
+    values: dict[str, str], key: str, value: str, allowed: str, fix: str
+) -> None:
+    assert problems(values) == {key: Problem(key, value, allowed, fix)}
+
+
+def test_a_rollout_within_its_limits_is_taken() -> None:
+    declared = load(
+        rollout(
+            steps=["1", 50, 100],
+            stepSeconds=60,
+            sampleSeconds=60,
+            approvals=[50],
+            gates={"queries": {"logins": {"query": "up", "min": 2, "max": 2}}, "maxMemoryPercent": None},
+        )
+    ).rollout
+
+    assert declared.steps == (1, 50, 100)
+    assert declared.approvals == (50,)
+    assert declared.gates.max_memory_percent is None
+    assert load(rollout(maxStep=10)).rollout.steps == (5, 20, 50, 100)
+    limited = {"resources": {"limits": {"cpu": "1"}}}
+    for service in (limited, {"podTemplatePatch": {"spec": {"nodeName": "x"}}}):
+        assert load(of(**service) | rollout(gates={"maxCpuPercent": 90}) | {"services": of(**service)["services"]})
+
+
+@pytest.mark.parametrize(
+    ("keys", "key"),
+    [
+        ({"steps": []}, "rollout.steps"),
+        ({"steps": "5"}, "rollout.steps"),
+        ({"steps": [5, 101]}, "rollout.steps[1]"),
+        ({"steps": [5, "half"]}, "rollout.steps[1]"),
+        ({"order": "random"}, "rollout.order"),
+        ({"holdSeconds": -1}, "rollout.holdSeconds"),
+        ({"prometheusUrl": "prometheus:9090"}, "rollout.prometheusUrl"),
+        ({"gates": {"confidence": 100}}, "rollout.gates.confidence"),
+        ({"gates": {"errorRateDifference": 0}}, "rollout.gates.errorRateDifference"),
+        ({"gates": {"latencyRatio": 0.9}}, "rollout.gates.latencyRatio"),
+        ({"gates": {"minRequests": 0}}, "rollout.gates.minRequests"),
+        ({"gates": {"maxMemoryPercent": 101}}, "rollout.gates.maxMemoryPercent"),
+        ({"gates": {"queries": {"a b": {"query": "up", "max": 1}}}}, 'rollout.gates.queries["a b"]'),
+        ({"gates": {"queries": {"a": {"max": 1}}}}, "rollout.gates.queries.a.query"),
+        ({"gates": {"queries": {"a": {"query": "up", "max": float("nan")}}}}, "rollout.gates.queries.a.max"),
+        ({"gates": {"queries": {"a": {"query": "up", "max": "many"}}}}, "rollout.gates.queries.a.max"),
+        ({"gates": {"webhookUrl": "gate"}}, "rollout.gates.webhookUrl"),
+    ],
+)
+def test_values_of_a_rollout_that_mean_nothing_are_told_with_their_key(keys: dict[str, object], key: str) -> None:
+    found = problems(rollout(**keys))
+
+    assert key in found
+    assert found[key].fix.startswith("pulumi config ")
+
+
+def test_a_url_that_is_none_is_not_shown_because_it_may_hold_a_token() -> None:
+    found = problems(rollout(webhookUrl="ftp://me:hunter2@host/T0KEN", prometheusUrl="hunter2"))
+
+    assert set(found) == {"rollout.webhookUrl", "rollout.prometheusUrl"}
+    assert "hunter2" not in str(found)
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, 5, -1.5, "x", [], {}, [{}], [None], {"a": 5}, {"a": {}}, {"a": {"min": []}}]
+)
+def test_whatever_stands_under_a_key_of_a_rollout_is_taken_or_told_as_a_problem(value: object) -> None:
+    for model, holder in ((RolloutSettings, ()), (GateSettings, ("gates",))):
+        for field in model.model_fields.values():
+            keys = {field.alias or "": value}
+            nested = {"gates": keys} if holder else keys
+            assert all(problem.fix.startswith("pulumi config ") for problem in refusals(rollout(**nested)))
 
 
 def test_with_an_autoscaler_a_track_begins_with_the_fewest_it_may_have() -> None:

@@ -1,0 +1,286 @@
+"""`canary run`: takes canaries from 0 to promoted, or safely back."""
+
+import difflib
+import getpass
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from rich.console import Console
+
+from cli import exit_codes
+from cli.progress import Progress
+from cli.project import Project, opened
+from cli.report import write
+from cli.terminal import Terminal
+from cli.view import Lines, listener
+from cluster.connection import connect
+from cluster.errors import ClusterError
+from cluster.live_cluster import LiveCluster
+from config.loader import ConfigError
+from config.settings import Settings
+from rollout.alone import alone
+from rollout.commits import Commits
+from rollout.driver import Driver, RunEnded, Start, Task
+from rollout.engine import EngineError
+from rollout.event_words import duration, listed
+from rollout.events import EVENTS, AnyEvent, Finished
+from rollout.interruption import Interruptions, SystemClock
+from rollout.journal import Journal
+from rollout.notifications import Notifier
+from rollout.sampling import Sampler
+from rollout.stack import LockedError, Stack
+from rollout.tools import Tools
+from rollout.verdict import judge
+
+_FOLDER: Final = click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path)
+_FILE: Final = click.Path(exists=True, dir_okay=False, resolve_path=True, path_type=Path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    stack: str | None
+    services: tuple[str, ...]
+    to: int | None
+    approved: tuple[int, ...]
+    again: bool
+    policy_packs: tuple[Path, ...]
+    policy_configs: tuple[Path, ...]
+    prometheus: str | None
+    commit: bool
+    show_change: bool
+    yes: bool
+    as_json: bool
+
+    @property
+    def packs(self) -> list[str]:
+        """The engine's options for the policy packs."""
+        return [
+            *(part for pack in self.policy_packs for part in ("--policy-pack", str(pack))),
+            *(part for file in self.policy_configs for part in ("--policy-pack-config", str(file))),
+        ]
+
+
+@click.command()
+@click.option("--stack", "-s", metavar="NAME", help="The stack (default: the selected one).")
+@click.option("services", "--service", metavar="NAME", multiple=True, help="Only this service (repeatable).")
+@click.option("--to", type=int, metavar="WEIGHT", help="End after this step, without a promotion.")
+@click.option("approved", "--approve", type=int, metavar="WEIGHT", multiple=True, help="This step is approved.")
+@click.option("--again", is_flag=True, help="Also a canary that was rolled back before.")
+@click.option("policy_packs", "--policy-pack", type=_FOLDER, multiple=True, help="Check with this policy pack.")
+@click.option(
+    "policy_configs", "--policy-pack-config", type=_FILE, multiple=True, help="Configure that policy pack by this file."
+)
+@click.option("--prometheus", metavar="URL", help="Ask this server (default: rollout.prometheusUrl).")
+@click.option("--commit", is_flag=True, help="Commit each change of the stack's file with git.")
+@click.option("show_change", "--pr", is_flag=True, help="Print the change of the stack's file at the end.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("as_json", "--json", is_flag=True, help="Write a JSON object for each event (docs/journal.md).")
+@click.pass_context
+def run(context: click.Context, /, **given: Any) -> None:  # noqa: ANN401 - click hands over each option
+    """Release the canaries step by step, watch them, and promote them or roll them back.
+
+    At each of rollout.steps it sets the weight, updates, reads back, and watches for rollout.stepSeconds. A canary that
+    is worse than stable (rollout.gates) is out of the traffic within a second; one of which too little is known is
+    held, never promoted. The next step follows from the weight in force: killed anywhere, it goes on when run again.
+    Control-C stops it at the present weight.
+
+    \b
+    canary run                                  all services that have a canary, together (rollout.order)
+    canary run --service auth-service --to 20   one service, ends at 20 %
+    canary run --approve 20                     goes on after the step that rollout.approvals holds
+    canary run --yes --json --commit            unattended
+
+    Exit codes: 0 promoted, or where --to ends; 1 the invocation or the configuration is wrong, or the release is
+    refused or no longer what it was; 2 rolled back; 3 held; 4 engine or cluster failed; 5 another update or run is
+    under way; 6 a mandatory policy is violated; 130 interrupted.
+    """  # noqa: D301 - \b tells click to keep lines
+    options = _Options(**given)
+    if options.policy_configs and not options.policy_packs:
+        raise click.UsageError("--policy-pack-config configures a --policy-pack, and there is none")
+    with Interruptions() as signals:
+        try:
+            with signals.allowed():
+                project = opened(options.stack)
+            _check(options, project.settings, project.stack)
+            # Paths in a kubeconfig's configuration count from there, as they do for the program.
+            os.chdir(project.folder)
+            with alone(project.folder, project.stack):
+                try:
+                    code = _run(options, project, signals)
+                except RunEnded as ended:
+                    code = _not_begun(options, project.full_name, ended)
+        except LockedError as error:
+            click.echo(f"Error: {error}", err=True)
+            code = exit_codes.LOCKED
+        except (ClusterError, ConfigError, EngineError) as error:
+            click.echo(f"Error: {error}", err=True)
+            usage = isinstance(error, ConfigError) or (isinstance(error, EngineError) and error.usage)
+            code = exit_codes.USAGE if usage else exit_codes.CLUSTER
+    context.exit(code)
+
+
+def _run(options: _Options, project: Project, signals: Interruptions) -> int:
+    settings, folder = project.settings, project.folder
+    console = Console()
+    view = _JsonLines() if options.as_json else listener(console)
+    progress = _Progress()
+    person = Terminal(view.paused)
+    with ExitStack() as open_:
+        engine = open_.enter_context(Stack(folder, project.stack, options.packs))
+        cluster = LiveCluster(connect(project.provider), settings)
+        url = options.prometheus or settings.rollout.prometheus_url
+        sampler = open_.enter_context(closing(Sampler(settings, url, cluster)))
+        driver = Driver(
+            Task(
+                project.full_name,
+                _who(),
+                options.services,
+                options.to,
+                frozenset(options.approved),
+                again=options.again,
+            ),
+            Tools(
+                engine=engine,
+                cluster=cluster,
+                sampler=sampler,
+                judge=partial(judge, gates=settings.rollout.gates),
+                clock=SystemClock(),
+                signals=signals,
+                person=person,
+                # A live table has the step and its time already.
+                progress=progress.show if isinstance(view, Lines | _JsonLines) else lambda _line: None,
+            ),
+            [],
+        )
+        start = driver.prepare()
+        with signals.allowed():
+            _ask(options, project, start)
+        before = engine.file.read_text(encoding="utf-8")
+        journal = open_.enter_context(Journal(folder, project.stack, lambda text: click.echo(text, err=True)))
+        listeners: list[Callable[[AnyEvent], object]] = [progress, journal]
+        if settings.rollout.webhook_url:
+            say = partial(click.echo, err=True)
+            listeners.append(open_.enter_context(Notifier(settings.rollout.webhook_url, say)))
+        if options.commit:
+            listeners.append(Commits(engine.file))
+        with view:
+            finished = driver.run(start, journal.run, [view, *listeners])
+    _report(options, journal)
+    if options.show_change:
+        click.echo(_change(before, engine.file), nl=False)
+    return finished.exit_code
+
+
+def _who() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        user = str(os.getuid())
+    return f"{user}@{platform.node()}"
+
+
+def _not_begun(options: _Options, stack: str, ended: RunEnded) -> int:
+    finished = Finished(at=time.time(), stack=stack, outcome=ended.outcome, exit_code=ended.exit_code, text=ended.text)
+    if options.as_json:
+        _JsonLines()(finished)
+    else:
+        done = ended.outcome == "done"
+        click.echo(ended.text if done else f"Error: {ended.text}", err=not done)
+    return ended.exit_code
+
+
+def _check(options: _Options, settings: Settings, stack: str) -> None:
+    known, rollout = settings.services, settings.rollout
+    if unknown := [name for name in options.services if name not in known]:
+        raise click.UsageError(f"no service is called {', '.join(unknown)}; stack {stack} has {', '.join(known)}")
+    if not (options.prometheus or rollout.prometheus_url):
+        raise click.UsageError(
+            "without a Prometheus server no canary can be judged: --prometheus URL, or\n"
+            "  pulumi config set --path rollout.prometheusUrl http://prometheus.monitoring:9090"
+        )
+    if options.to is not None and options.to not in rollout.steps:
+        raise click.UsageError(f"--to {options.to} is none of rollout.steps: {_numbers(rollout.steps)}")
+    if others := [weight for weight in options.approved if weight not in rollout.approvals]:
+        approvals = _numbers(rollout.approvals) or "no step needs one"
+        raise click.UsageError(f"--approve {_numbers(others)} is none of rollout.approvals: {approvals}")
+
+
+def _ask(options: _Options, project: Project, start: Start) -> None:
+    """Say what is about to happen, and let a person agree."""
+    rollout = start.settings.rollout
+    click.echo(f"{project.stack}:", err=True)
+    for name in start.finishing:
+        click.echo(f"  {name}: the promotion that was begun is finished", err=True)
+    for name in start.moving:
+        weight = start.live[name].weight
+        steps = [step for step in rollout.steps if step > weight and step <= (options.to or rollout.steps[-1])]
+        course = " → ".join(f"{each} %" for each in (weight, *steps))
+        end = "" if options.to is not None else ", then promoted"
+        canary = start.settings.services[name].canary
+        click.echo(f"  {name}: {canary.image if canary else ''}, {course}{end}", err=True)
+    if start.moving:
+        order = f", {rollout.order}" if len(start.moving) > 1 else ""
+        click.echo(f"  each step is watched for {duration(rollout.step_seconds)}{order}", err=True)
+    if options.yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError("nobody can be asked here: say --yes to go on")
+    click.confirm("Go on?", abort=True, err=True)
+
+
+def _report(options: _Options, journal: Journal) -> None:
+    """Make the page of the run."""
+    try:
+        report = write(journal.path)
+    except Exception as error:  # noqa: BLE001 - how the release went is not to be lost over a page
+        click.echo(f"Warning: there is no report: {type(error).__name__}: {error}", err=True)
+    else:
+        if not options.as_json:
+            click.echo(f"Report: {os.path.relpath(report)}", err=True)
+
+
+def _change(before: str, file: Path) -> str:
+    after = file.read_text(encoding="utf-8")
+    lines = difflib.unified_diff(
+        before.splitlines(keepends=True), after.splitlines(keepends=True), f"a/{file.name}", f"b/{file.name}"
+    )
+    return "".join(lines)
+
+
+def _numbers(weights: tuple[int, ...] | list[int]) -> str:
+    return listed([str(weight) for weight in weights])
+
+
+class _Progress:
+    """Says how far an update is, anew after each event."""
+
+    def __init__(self) -> None:
+        self._progress = Progress("pulumi up")
+
+    def __call__(self, _event: AnyEvent) -> None:
+        with self._progress:  # which takes away what it has drawn
+            self._progress = Progress("pulumi up")
+
+    def show(self, text: str) -> None:
+        self._progress.show(text)
+
+
+class _JsonLines(nullcontext[None]):
+    """Writes each event as the journal has it."""
+
+    def __call__(self, event: AnyEvent) -> None:
+        click.echo(EVENTS.dump_json(event, by_alias=True))
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Nothing is drawn that would be in the way."""
+        yield

@@ -1,0 +1,76 @@
+"""Commits what a run changes in the stack's file, each step by itself."""
+
+import subprocess
+from pathlib import Path
+from typing import Final
+
+from rollout.event_words import listed
+from rollout.events import AnyEvent, Finished, Promoted, RolledBack, StepStarted, WeightSet
+
+_SECONDS: Final = 30.0
+"""Meanwhile nobody watches the canary."""
+
+
+class CommitError(Exception):
+    """Git did not commit; the message is its own."""
+
+
+class Commits:
+    """A listener of a run that commits the stack's file once a weight in it was read back, and nothing else."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._reason = ""
+        self._weights: dict[str, str] = {}
+        self._awaited: set[str] = set()
+
+    def __call__(self, event: AnyEvent) -> None:
+        """Commit when an event says that what was declared is in force.
+
+        Raises:
+            CommitError: git refuses.
+        """
+        match event:
+            case StepStarted():
+                self._begin(event.services, "")
+            case RolledBack():
+                self._begin(event.services, f"Rolled back: {event.reason}")
+            case WeightSet(means="update"):
+                self._weights[event.service] = f"{event.service}: canary at {event.read_back} %"
+                self._awaited.discard(event.service)
+                if not self._awaited:
+                    self._commit("; ".join(self._weights.values()), self._reason)
+            case Promoted():
+                self._commit(f"{listed(event.services)}: canary promoted")
+            case Finished():
+                self._commit(f"canary run: {event.outcome}", event.text)
+
+    def _begin(self, services: tuple[str, ...], reason: str) -> None:
+        self._reason, self._weights, self._awaited = reason, {}, set(services)
+
+    def _commit(self, *paragraphs: str) -> None:
+        self._git("add", "--", self._file.name)
+        if self._git("status", "--porcelain", "--", self._file.name):
+            message = [part for text in paragraphs if text for part in ("--message", text)]
+            self._git("commit", "--quiet", "--only", *message, "--", self._file.name)
+
+    def _git(self, *arguments: str) -> str:
+        try:
+            done = subprocess.run(
+                ["git", *arguments],  # noqa: S607 - the user's own git, as pulumi
+                cwd=self._file.parent,
+                capture_output=True,
+                text=True,
+                check=False,
+                stdin=subprocess.DEVNULL,
+                timeout=_SECONDS,
+                process_group=0,  # what is typed on the terminal is the run's to obey
+            )
+        except OSError as error:
+            raise CommitError(f"git cannot be run: {error.strerror}") from error
+        except subprocess.TimeoutExpired as error:
+            raise CommitError(f"{self._file.name} is not committed: git did not end within {_SECONDS:.0f} s") from error
+        if done.returncode:
+            reason = done.stderr.strip() or done.stdout.strip()
+            raise CommitError(f"{self._file.name} is not committed: git {arguments[0]}: {reason}")
+        return done.stdout
