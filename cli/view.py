@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from rollout.course import Course, ServiceCourse, standing
+from rollout.course import Course, ServiceCourse, merged, standing
 from rollout.event_words import SIGNS, duration, error_percent, line, p95_milliseconds, share, stand
 from rollout.events import AnyEvent, Promoted, RolledBack, Sampled
 from rollout.samples import Sample, TrackSample
@@ -45,8 +45,8 @@ _HEADINGS: Final = {
     "failed": "% failed",
     "p95": "p95 ms",
 }
-_KEY: Final = "Pairs are stable/canary."
-"""Says what the table's pairs are."""
+_PAIRS: Final = "Pairs are stable/canary."
+_OF_STEP: Final = f"{_PAIRS} Requests are those of the step so far, p95 is the highest."
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +63,18 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """All that is shown: `status` is what goes on now, `events` what happened, oldest first."""
+    """All that is shown: `status` is what goes on now, `events` what happened, oldest first, `key` what numbers are."""
 
     title: str
     rows: Sequence[Row]
     status: Sequence[str] = ()
     events: Sequence[str] = ()
+    key: str = _PAIRS
 
     def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
         """Fit it into the terminal: columns and rows are left out before anything wraps."""
         # One line stays free: a terminal scrolls when its last one is written.
-        free = options.max_height - 1 - len((self.title, _KEY, *self.status)) - 1
+        free = options.max_height - 1 - len((self.title, self.key, *self.status)) - 1
         events = min(_FEWEST_EVENTS, len(self.events))
         room = max(free - events - 1, 1)
         rows, hidden = self.rows, 0
@@ -83,7 +84,7 @@ class Scene:
         parts: list[RenderableType] = [_line(self.title, "bold"), _table(rows, options)]
         if hidden:
             parts.append(_line(f"and {hidden} more", "dim"))
-        parts += [_line(_KEY, "dim"), *(_line(text, "") for text in self.status)]
+        parts += [_line(self.key, "dim"), *(_line(text, "") for text in self.status)]
         free -= len(rows) + bool(hidden)
         if free > 1 and self.events:
             parts += ["", *(_line(text, "dim") for text in self.events[1 - free :])]
@@ -181,7 +182,7 @@ def scene_of(course: Course, now: float) -> Scene:
     rows = [_row(service) for service in course.services.values()]
     status = [finished.text] if finished else list(dict.fromkeys(_status(course, now)))
     told = [event for event in course.events if not isinstance(event, Sampled) or standing(event.verdict) != "pass"]
-    return Scene(title, rows, status, [_stamped(event) for event in told])
+    return Scene(title, rows, status, [_stamped(event) for event in told], _OF_STEP)
 
 
 def _row(service: ServiceCourse) -> Row:
@@ -191,10 +192,18 @@ def _row(service: ServiceCourse) -> Row:
         service.name,
         None if isinstance(service.end, Promoted) else service.declared,
         service.read_back,
-        latest.sample if latest else None,
+        _of_step(service),
         latest.verdict if latest else None,
         state[type(service.end)],
     )
+
+
+def _of_step(service: ServiceCourse) -> Sample | None:
+    """Return what the step has shown so far, which is what the gates go by; pods as they were last."""
+    latest = service.latest
+    if latest is None:
+        return None
+    return merged([each.sample for each in service.steps[-1].samples]).model_copy(update={"pods": latest.sample.pods})
 
 
 def _status(course: Course, now: float) -> Iterator[str]:

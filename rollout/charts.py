@@ -88,7 +88,12 @@ def line_chart(frame: Frame, title: str, unit: str, lines: Sequence[Line], at_le
             element("path", class_="grid", d=f"M{_LEFT},{short(y(value))}H{_WIDTH - _RIGHT}"),
             element("text", number(value), class_="y", x=_LEFT - 6, y=y(value) + 4),
         ]
-    drawn = [element("path", class_=f"line {line.kind}", d=_path(frame, line, y)) for line in lines]
+    drawn = [
+        element("path", class_=f"{style} {line.kind}", d=path)
+        for line in lines
+        for style, path in (("line", _path(frame, line, y)), ("dot", _dots(frame, line, y)))
+        if path
+    ]
     facts = "; ".join(_described(line, unit) for line in lines)
     keys = [element("span", line.name, class_=f"key {line.kind}") for line in lines]
     return element(
@@ -176,20 +181,26 @@ def _path(frame: Frame, line: Line, y: Callable[[float], float]) -> str:
     parts = []
     before: float | None = None
     for at, value in line.points:
-        if value is None:
-            before = None
-            continue
-        x = short(frame.x(at))
-        if before is None:
-            parts.append(f"M{x},{short(y(value))}h0")  # a point by itself is drawn too, as a dot
-        elif line.stepped:
-            parts.append(f"H{x}V{short(y(value))}")
-        else:
-            parts.append(f"L{x},{short(y(value))}")
+        if value is not None:
+            x, height = short(frame.x(at)), short(y(value))
+            parts.append(f"M{x},{height}" if before is None else f"H{x}V{height}" if line.stepped else f"L{x},{height}")
         before = value
     if line.stepped and before is not None:
         parts.append(f"H{short(frame.x(frame.end))}")
     return "".join(parts)
+
+
+def _dots(frame: Frame, line: Line, y: Callable[[float], float]) -> str:
+    """Return a path of the points that have no neighbour to be joined to: a line of them would not be seen."""
+    if line.stepped:
+        return ""
+    values = [None, *(value for _, value in line.points), None]
+    alone = [
+        (at, value)
+        for (at, value), before, after in zip(line.points, values, values[2:], strict=False)
+        if value is not None and before is None and after is None
+    ]
+    return "".join(f"M{short(frame.x(at))},{short(y(value))}h0" for at, value in alone)
 
 
 def _hints(frame: Frame, lines: Sequence[Line], unit: str, height: float) -> Iterator[Element]:

@@ -15,6 +15,7 @@ from rollout.events import (
     StepStarted,
     WeightSet,
 )
+from rollout.samples import PodsSample, Sample, TrackSample
 from rollout.verdict import Outcome, Verdict
 
 
@@ -80,6 +81,46 @@ def standing(verdict: Verdict) -> Outcome:
     """Return how things stand: a step that cannot pass yet, because it has not had its time, may be good so far."""
     good_so_far = bool(verdict.gates) and all(gate.outcome == "pass" for gate in verdict.gates)
     return "pass" if good_so_far else verdict.outcome
+
+
+def merged(samples: Sequence[Sample]) -> Sample:
+    """Return samples of one service at one weight, at least one, as one: requests added up, the worst of all else."""
+    return samples[-1].model_copy(
+        update={
+            "seconds": sum(each.seconds for each in samples),
+            "stable": _added([each.stable for each in samples]),
+            "canary": _added([each.canary for each in samples]),
+            "pods": _worst([each.pods for each in samples]),
+            "problems": tuple(dict.fromkeys(problem for each in samples for problem in each.problems)),
+        }
+    )
+
+
+def _added(tracks: Sequence[TrackSample | None]) -> TrackSample | None:
+    known = [each for each in tracks if each]
+    if not known:
+        return None
+    p95 = [each.p95_seconds for each in known if each.p95_seconds is not None]
+    return TrackSample(
+        requests=sum(each.requests for each in known),
+        failed=sum(each.failed for each in known),
+        p95_seconds=max(p95, default=None),
+    )
+
+
+def _worst(pods: Sequence[PodsSample | None]) -> PodsSample | None:
+    known = [each for each in pods if each]
+    if not known:
+        return None
+    cpu = [each.cpu_percent for each in known if each.cpu_percent is not None]
+    memory = [each.memory_percent for each in known if each.memory_percent is not None]
+    return min(known, key=lambda each: each.ready).model_copy(
+        update={
+            "restarts": max(each.restarts for each in known),
+            "cpu_percent": max(cpu, default=None),
+            "memory_percent": max(memory, default=None),
+        }
+    )
 
 
 class Course:

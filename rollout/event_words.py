@@ -68,12 +68,11 @@ def stand(found: Verdict) -> str:
 
 
 def verdict(found: Verdict) -> str:
-    """Return what a verdict says: that it is good in a word, anything else with its reasons."""
+    """Return what a verdict says: a failure with its reasons; which gates are open, if any; else that it is good."""
     stands = standing(found)
-    if stands == "pass":
-        return f"{SIGNS[stands]} {stand(found)}"
-    reasons = dict.fromkeys(gate.text for gate in found.gates if gate.outcome == stands)
-    return f"{SIGNS[stands]} " + ": ".join(filter(None, [stands, "; ".join(reasons)]))
+    gates = [gate for gate in found.gates if gate.outcome == stands]
+    reasons = {"fail": [gate.text for gate in gates], "inconclusive": [gate.gate for gate in gates], "pass": []}[stands]
+    return f"{SIGNS[stands]} " + ": ".join(filter(None, [stand(found), ", ".join(reasons)]))
 
 
 def measured(sample: Sample) -> Iterator[str]:

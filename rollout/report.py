@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from rollout.charts import Frame, Line, Mark, Point, line_chart, row_chart
-from rollout.course import Course, ServiceCourse, standing
+from rollout.course import Course, ServiceCourse, merged, standing
 from rollout.event_words import SIGNS, duration, error_percent, line, number, p95_milliseconds, seconds, share, stand
 from rollout.events import AnyEvent, Held, RolledBack, Sampled, WeightSet
 from rollout.markup import Child, Element, document, element
@@ -125,16 +125,16 @@ def _services(course: Course, summary: RunSummary, events: Sequence[AnyEvent]) -
     most = max(_POINTS // max(len(course.services), 1), _FEWEST_POINTS)
     for name, service in course.services.items():
         frame = Frame(summary.started, summary.ended, tuple(_marks(service)), tuple(_held(name, events, summary.ended)))
-        merged = _merged(service, most)
+        moments = _moments(service, most)
         yield element(
             "section",
             element("h2", name),
             element("p", _images(service)),
             element("p", _end(summary.services[name])),
-            element("div", _charts(frame, service, merged), class_="charts"),
+            element("div", _charts(frame, service, moments), class_="charts"),
             _steps(service, summary.services[name]) if service.steps else None,
             _gates(service),
-            _samples(merged) if merged else None,
+            _samples(moments) if moments else None,
         )
 
 
@@ -176,13 +176,13 @@ def _held(name: str, events: Iterable[AnyEvent], end: float) -> Iterator[tuple[f
 
 @dataclass(frozen=True, slots=True)
 class _Moment:
-    """Some samples after one another at one weight, taken as one: requests added up, the worst of all else."""
+    """Some samples after one another at one weight, taken as one."""
 
     sample: Sample
     outcome: Outcome
 
 
-def _merged(service: ServiceCourse, most: int) -> list[_Moment]:
+def _moments(service: ServiceCourse, most: int) -> list[_Moment]:
     size = max(math.ceil(len(service.samples) / most), 1)
     return [
         _moment(step.samples[first : first + size])
@@ -192,47 +192,8 @@ def _merged(service: ServiceCourse, most: int) -> list[_Moment]:
 
 
 def _moment(samples: Sequence[Sampled]) -> _Moment:
-    found = [each.sample for each in samples]
     outcomes = {standing(each.verdict) for each in samples}
-    last = found[-1]
-    merged = last.model_copy(
-        update={
-            "seconds": sum(each.seconds for each in found),
-            "stable": _added([each.stable for each in found]),
-            "canary": _added([each.canary for each in found]),
-            "pods": _worst([each.pods for each in found]),
-            "problems": tuple(dict.fromkeys(problem for each in found for problem in each.problems)),
-        }
-    )
-    return _Moment(merged, next(each for each in _WORST_FIRST if each in outcomes))
-
-
-def _added(tracks: Sequence[TrackSample | None]) -> TrackSample | None:
-    known = [each for each in tracks if each]
-    if not known:
-        return None
-    p95 = [each.p95_seconds for each in known if each.p95_seconds is not None]
-    return TrackSample(
-        requests=sum(each.requests for each in known),
-        failed=sum(each.failed for each in known),
-        p95_seconds=max(p95, default=None),
-    )
-
-
-def _worst(pods: Sequence[PodsSample | None]) -> PodsSample | None:
-    known = [each for each in pods if each]
-    if not known:
-        return None
-    fewest = min(known, key=lambda each: each.ready)
-    return fewest.model_copy(
-        update={
-            "restarts": max(each.restarts for each in known),
-            "cpu_percent": max((each.cpu_percent for each in known if each.cpu_percent is not None), default=None),
-            "memory_percent": max(
-                (each.memory_percent for each in known if each.memory_percent is not None), default=None
-            ),
-        }
-    )
+    return _Moment(merged([each.sample for each in samples]), next(each for each in _WORST_FIRST if each in outcomes))
 
 
 def _charts(frame: Frame, service: ServiceCourse, moments: Sequence[_Moment]) -> Iterator[Element]:

@@ -1,9 +1,9 @@
 """A run in numbers, as `canary report --json` prints it (docs/journal.md). No I/O."""
 
-from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
-from rollout.course import Course, ServiceCourse, Step
+from rollout.course import Course, ServiceCourse, Step, merged
+from rollout.event_words import p95_milliseconds, share
 from rollout.events import Promoted, RolledBack, RunEnd
 from rollout.model import Record
 from rollout.samples import TrackSample
@@ -111,10 +111,7 @@ def _service(found: ServiceCourse) -> ServiceSummary:
 
 
 def _step(step: Step) -> StepSummary:
-    stable = _track([each.sample.stable for each in step.samples])
-    canary = _track([each.sample.canary for each in step.samples])
-    total = (stable.requests or 0) + (canary.requests or 0)
-    counted = stable.requests is not None and canary.requests is not None and total
+    found = merged([each.sample for each in step.samples]) if step.samples else None
     return StepSummary(
         weight=step.weight,
         began=step.began,
@@ -122,17 +119,13 @@ def _step(step: Step) -> StepSummary:
         update_seconds=step.update_seconds,
         verdict=step.verdict.outcome if step.verdict else None,
         verdicts={"pass": step.count("pass"), "inconclusive": step.count("inconclusive"), "fail": step.count("fail")},
-        stable=stable,
-        canary=canary,
-        share=100 * (canary.requests or 0) / total if counted else None,
+        stable=_track(found.stable if found else None),
+        canary=_track(found.canary if found else None),
+        share=share(found) if found else None,
     )
 
 
-def _track(samples: Sequence[TrackSample | None]) -> TrackSummary:
-    known = [each for each in samples if each]
-    p95 = [1000 * each.p95_seconds for each in known if each.p95_seconds is not None]
-    return TrackSummary(
-        requests=sum(each.requests for each in known) if known else None,
-        failed=sum(each.failed for each in known) if known else None,
-        p95_milliseconds=max(p95, default=None),
-    )
+def _track(found: TrackSample | None) -> TrackSummary:
+    if found is None:
+        return TrackSummary(requests=None, failed=None, p95_milliseconds=None)
+    return TrackSummary(requests=found.requests, failed=found.failed, p95_milliseconds=p95_milliseconds(found))

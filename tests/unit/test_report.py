@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from rollout.course import Course
+from rollout.event_words import line
 from rollout.events import AnyEvent, Sampled, WeightSet
 from rollout.report import page
 from rollout.summary import RunSummary, summarised
@@ -174,6 +175,27 @@ def test_a_weight_that_is_not_the_one_asked_for_is_shown_as_read_back() -> None:
     ]
 
     assert summary(events).services["auth-service"].weight == 3
+
+
+def test_a_moment_without_neighbours_is_seen() -> None:
+    assert 'class="dot' not in page(rolled_back())
+
+    blind = [event for event in rolled_back() if isinstance(event, Sampled) and event.sample.canary is None]
+    seen = [event for event in rolled_back() if isinstance(event, Sampled) and event.sample.canary]
+    course = [event for event in rolled_back() if not isinstance(event, Sampled)]
+
+    assert 'class="dot canary"' in page([*course[:5], blind[0], seen[0], blind[3]])
+
+
+def test_samples_are_said_with_what_decides() -> None:
+    looks = [event for event in rolled_back() if isinstance(event, Sampled)]
+    good = next(line(event) for event in looks)
+    blind = next(line(event) for event in looks if event.sample.canary is None)
+    failing = next(line(event) for event in looks if event.verdict.outcome == "fail")
+
+    assert good.startswith("auth-service: ✓ good so far; 97 requests (5.0 %); errors 0 %")
+    assert blind.startswith("auth-service: ? inconclusive: error-rate, latency, share; http://prometheus")
+    assert "✗ fail: canary fails 9.8 points more often than stable, at most 5 are allowed; 361 requests" in failing
 
 
 def test_numbers_that_are_none_leave_gaps() -> None:

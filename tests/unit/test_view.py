@@ -108,6 +108,17 @@ def test_a_hold_and_its_reason_are_shown_until_it_is_over() -> None:
     assert not any(line.startswith("held for") for line in drawn(scene(resumed)))
 
 
+def test_numbers_are_those_of_the_step_so_far() -> None:
+    events = until(unfinished(fault=lambda _name, _weight: (2, 1)), Sampled, 54)
+    looks = [event.sample for event in events if isinstance(event, Sampled)]
+    weight = looks[-1].weight
+    tracks = [each.canary for each in looks if each.canary and (each.service, each.weight) == ("auth-service", weight)]
+    percent = 100 * sum(each.failed for each in tracks) / sum(each.requests for each in tracks)
+
+    assert len(tracks) > 1
+    assert f"/{percent:.1f}" in row(events)
+
+
 def test_before_its_time_a_step_is_good_so_far_at_most() -> None:
     assert "good so far" in row(until(unfinished(), Sampled, 3))
     assert "✓ pass" in row(until(unfinished(), Sampled, 45))
