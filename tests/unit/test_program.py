@@ -2,9 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
 import runpy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
