@@ -6,6 +6,9 @@ DONE: Final = 0
 USAGE: Final = 1
 """The invocation or the configuration is wrong, or the guards refuse the change: a retry does not help."""
 
+HELD: Final = 3
+"""Too little is known to decide."""
+
 CLUSTER: Final = 4
 """The engine or the cluster failed: a retry may help."""
 

@@ -9,6 +9,8 @@ import click
 
 from cli.exit_codes import CLUSTER, INTERRUPTED, USAGE
 from cli.plan import plan
+from cli.status import status
+from cli.verify import verify
 
 NAME = "canary"
 
@@ -28,6 +30,8 @@ def canary() -> None:
 
 
 canary.add_command(plan)
+canary.add_command(status)
+canary.add_command(verify)
 
 
 def main() -> NoReturn:

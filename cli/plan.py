@@ -1,15 +1,14 @@
 """`canary plan`: what an update would change for traffic."""
 
 import os
-import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 import click
 
 from cli import exit_codes, markdown, text
+from cli.progress import Progress
 from cli.project import project_folder, project_name, under
 from cluster.errors import ClusterError
 from config.loader import ConfigError, load
@@ -33,8 +32,6 @@ from rollout.prometheus import PrometheusError, instant, shown
 from rollout.update import observed
 from routing.split import Track
 
-_PROGRESS_AFTER_SECONDS: Final = 2.0
-_PROGRESS_EVERY_SECONDS: Final = 10.0
 _EXIT_CODES: Final[dict[Outcome, int]] = {
     "unchanged": exit_codes.DONE,
     "changes": exit_codes.DONE,
@@ -88,8 +85,12 @@ def plan(  # noqa: PLR0913, PLR0917 - click hands over each option
     try:
         # Paths in a kubeconfig's configuration count from there, as they do for the program.
         os.chdir(folder)
-        with _Progress() as progress:
-            previewed = preview(folder, [*options, *packs], progress.show)
+        with Progress() as progress:
+            previewed = preview(
+                folder,
+                [*options, *packs],
+                lambda resources: progress.show(f"pulumi preview: {resources} resources compared"),
+            )
         stack = stack or stack_of(previewed.stream) or selected_stack(folder)
         found = _plan(stack, folder, options, previewed, prometheus)
     except EngineError as error:
@@ -149,31 +150,3 @@ def _before(settings: Settings, provider: Mapping[str, str], stream: EventStream
 
 def _json(plan: Plan) -> str:
     return plan.model_dump_json(by_alias=True, indent=2) + "\n"
-
-
-class _Progress:
-    """A sign of life on standard error once a preview takes longer."""
-
-    def __init__(self) -> None:
-        self._begin = time.monotonic()
-        self._next = _PROGRESS_AFTER_SECONDS
-        self._drawn = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._drawn:
-            sys.stderr.write("\r\033[K")
-
-    def show(self, resources: int) -> None:
-        """Say how far it is: on a terminal always anew in one line, elsewhere a line from time to time."""
-        elapsed = time.monotonic() - self._begin
-        line = f"pulumi preview: {resources} resources compared, {elapsed:.0f} s"
-        if elapsed >= _PROGRESS_AFTER_SECONDS and sys.stderr.isatty():
-            sys.stderr.write(f"\r{line}\033[K")
-            self._drawn = True
-        elif elapsed >= self._next:
-            sys.stderr.write(f"{line}\n")
-            self._next += _PROGRESS_EVERY_SECONDS
-        sys.stderr.flush()

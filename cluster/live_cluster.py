@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar, cast
 import httpx2
 from lightkube import ApiError, Client
 from lightkube.core.exceptions import ConfigError
+from lightkube.core.resource import NamespacedResource
 from lightkube.core.resource_registry import resource_registry
 from lightkube.generic_resource import create_namespaced_resource
 from lightkube.resources.apps_v1 import Deployment, ReplicaSet
@@ -25,7 +26,16 @@ from config.settings import Settings
 from routing.router import Manifest, UnreadableRouteError
 from routing.split import Backend, CanaryBackend, Split, Track
 from workload.labels import object_name, selector
-from workload.live import FIELD_MANAGER, LiveService, Objects, changed_by_others, lacks, live_service, routes_of
+from workload.live import (
+    FIELD_MANAGER,
+    LiveService,
+    Objects,
+    changed_by_others,
+    lacks,
+    last_written,
+    live_service,
+    routes_of,
+)
 from workload.manifests import configurations_used
 from workload.readiness import Readiness, newest_replica_set, readiness, rollout_completed
 
@@ -147,6 +157,33 @@ class LiveCluster:
             return True
 
         return self._asked(found)
+
+    def listed(self, kind: Any) -> list[Manifest]:  # noqa: ANN401 - a class of lightkube
+        """Return all objects of a kind in the namespace, or in the cluster if the kind has none.
+
+        Raises:
+            ClusterError: the API server cannot be asked; ForbiddenError when the account may not ask.
+        """
+        if issubclass(kind, NamespacedResource):
+            return self._list(kind)
+        return self._asked(lambda: [_plain(found) for found in self._client.list(kind)])
+
+    def changed_by_others(self, name: str) -> dict[str, tuple[str, ...]]:
+        """Return who has changed the objects of a service since this program last did, by kind and name.
+
+        They are those that `read` found last, without those of a stable that something else owns.
+        """
+        own = {object_name(name, track) for track in self._settings.tracks_of(name)}
+        return {
+            f"{kind} {found}": tuple(sorted(others))
+            for (kind, found), manifest in self._objects.items()
+            if found in own and (others := changed_by_others(manifest))
+        }
+
+    def route_written_at(self, name: str) -> float:
+        """Return when a route of a service was written last, in seconds since the epoch; of those that `read` found."""
+        found = [each for (kind, _), each in self._objects.items() if kind in {kind for _, kind in self._route_kinds}]
+        return max((last_written(route) for route in routes_of(self._settings, name, found)), default=0.0)
 
     def split(self, name: str) -> Split:
         """Return the split that the router's objects in the cluster describe now.

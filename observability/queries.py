@@ -19,6 +19,14 @@ SERVICE: Final = "app"
 TRACK: Final = "version"
 """The label that is `stable` or `canary` in every result by track."""
 
+BUCKET: Final = "le"
+"""The label of a histogram's buckets: the upper bound."""
+
+TARGET: Final = ("pod", "instance")
+"""The labels that tell apart who counts: a target that starts again begins at 0, and the others do not."""
+
+_BY_TARGET: Final = ", ".join((SERVICE, TRACK, *TARGET))
+
 
 @dataclass(frozen=True, slots=True)
 class Relabel:
@@ -221,9 +229,39 @@ def track_share(source: MetricSource, scope: Scope, window: str = WINDOW) -> str
     return f"{rate} / on ({SERVICE}) group_left () (sum by ({SERVICE}) ({rate}) > 0)"
 
 
+def track_requests(source: MetricSource, scope: Scope) -> str:
+    """Return the query for the requests that each target has counted for each track since it started."""
+    return f"sum by ({_BY_TARGET}) ({_relabelled(source, scope, _series(source, scope, source.requests))})"
+
+
+def track_failures(source: MetricSource, scope: Scope) -> str:
+    """Return the query for those of them that failed; where none has, there may be no series."""
+    return (
+        f"sum by ({_BY_TARGET}) ({_relabelled(source, scope, _series(source, scope, source.requests, source.failed))})"
+    )
+
+
+def track_durations(source: MetricSource, scope: Scope) -> str:
+    """Return the query for the histogram of each track's response times by target; `le` is in the source's unit."""
+    series = _series(source, scope, f"{source.duration}_bucket")
+    return f"sum by ({_BY_TARGET}, {BUCKET}) ({_relabelled(source, scope, series)})"
+
+
+def oldest_scrape(source: MetricSource, scope: Scope) -> str:
+    """Return the query for the time of the oldest of those counts that are valid now, in seconds since the epoch."""
+    return f"min(timestamp({_series(source, scope, source.requests)}))"
+
+
 def _rates(source: MetricSource, scope: Scope, metric: str, window: str = WINDOW, matcher: str = "") -> str:
+    return _relabelled(source, scope, f"rate({_series(source, scope, metric, matcher)}[{window}])")
+
+
+def _series(source: MetricSource, scope: Scope, metric: str, matcher: str = "") -> str:
     selector = scope.resolved(source.selector) + (f",{matcher}" if matcher else "")
-    query = f"rate({metric}{{{selector}}}[{window}])"
+    return f"{metric}{{{selector}}}"
+
+
+def _relabelled(source: MetricSource, scope: Scope, query: str) -> str:
     for relabel in source.relabels:
         arguments = (relabel.target, relabel.value, relabel.source, scope.resolved(relabel.pattern))
         query = f"label_replace({', '.join([query, *map(json.dumps, arguments)])})"
