@@ -8,6 +8,7 @@ from typing import NoReturn
 import click
 
 from cli.exit_codes import CLUSTER, INTERRUPTED, USAGE
+from cli.logs import logs
 from cli.plan import plan
 from cli.status import status
 from cli.verify import verify
@@ -29,6 +30,7 @@ def canary() -> None:
     """  # noqa: D301 - \b tells click to keep lines
 
 
+canary.add_command(logs)
 canary.add_command(plan)
 canary.add_command(status)
 canary.add_command(verify)

@@ -177,7 +177,7 @@ class LiveCluster:
         return {
             f"{kind} {found}": tuple(sorted(others))
             for (kind, found), manifest in self._objects.items()
-            if found in own and (others := changed_by_others(manifest))
+            if found in own and (others := changed_by_others(manifest) - {LOWERING_MANAGER})
         }
 
     def route_written_at(self, name: str) -> float:

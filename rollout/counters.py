@@ -6,12 +6,15 @@ from typing import Final
 
 from observability.queries import MetricSource, Scope, oldest_scrape, track_failures, track_requests
 from rollout.counting import Count, counted
-from rollout.prometheus import Prometheus, PrometheusError
+from rollout.prometheus import Prometheus, PrometheusError, Series
 
 SCRAPE_SECONDS: Final = 90.0
 """Three times the longest interval at which a rate of a minute still has two samples."""
 
 _POLL_SECONDS: Final = 0.25
+_LEAST_STEP_SECONDS: Final = 5.0
+_STEPS: Final = 500
+"""So many looks tell enough of who has come and gone; Prometheus gives 11,000 of a series at most."""
 
 
 class Counters:
@@ -20,7 +23,8 @@ class Counters:
     def __init__(self, server: Prometheus, source: MetricSource, scope: Scope) -> None:
         self._server = server
         self._requests = track_requests(source, scope)
-        self._failures = track_failures(source, scope)
+        # Where none has failed yet, there may be no series of failures.
+        self._failures = f"{track_failures(source, scope)} or 0 * {self._requests}"
         self._oldest_scrape = oldest_scrape(source, scope)
 
     def scraped(self, enough: Callable[[float], bool], tick: Callable[[], object]) -> float:
@@ -52,7 +56,7 @@ class Counters:
         Raises:
             PrometheusError: it cannot be asked.
         """
-        return self._between(self._requests, begin, end, from_zero=True)
+        return counted(self._readings(self._requests, begin, end), new_after=begin)
 
     def last(self, seconds: float) -> tuple[dict[str, Count], dict[str, Count]]:
         """Return what each service has answered in the last seconds, and what of that has failed.
@@ -61,8 +65,11 @@ class Counters:
             PrometheusError: it cannot be asked.
         """
         now = self.now()
-        requests = self._between(self._requests, now - seconds, now, from_zero=False)
-        return requests, self._between(self._failures, now - seconds, now, from_zero=False)
+        requests, failures = (
+            counted(self._readings(query, now - seconds, now), new_after=None)
+            for query in (self._requests, self._failures)
+        )
+        return requests, failures
 
     def now(self) -> float:
         """Return the time by Prometheus's clock, in seconds since the epoch.
@@ -72,5 +79,8 @@ class Counters:
         """
         return self._server.vector("time()")[0].value
 
-    def _between(self, query: str, begin: float, end: float, *, from_zero: bool) -> dict[str, Count]:
-        return counted(self._server.vector(query, begin), self._server.vector(query, end), from_zero=from_zero)
+    def _readings(self, query: str, begin: float, end: float) -> list[Series]:
+        """Return what the counters show at both times, and in between, where some may come and go."""
+        step = max(_LEAST_STEP_SECONDS, (end - begin) / _STEPS)
+        meanwhile = self._server.course(query, begin + step, end, step) if end > begin + step else []
+        return [*self._server.vector(query, begin), *meanwhile, *self._server.vector(query, end)]

@@ -1,18 +1,19 @@
-"""How many requests each track has answered between two looks at the counters. No I/O.
+"""How many requests each track has answered, by looking at the counters again and again. No I/O.
 
 Prometheus's own `increase` extrapolates to the ends of its window, which is right for rates and wrong for a count.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import groupby, pairwise
 from typing import Protocol
 
 from observability.queries import SERVICE, TARGET, TRACK
 from routing.split import Track
 
 
-class Counter(Protocol):
-    """What one target has counted for one track since it started."""
+class Reading(Protocol):
+    """What one target has counted for one track from its start to a moment."""
 
     @property
     def labels(self) -> Mapping[str, str]:
@@ -21,6 +22,10 @@ class Counter(Protocol):
     @property
     def value(self) -> float:
         """How many."""
+
+    @property
+    def at(self) -> float:
+        """The moment, in seconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,26 +41,31 @@ class Count:
         return self.stable + self.canary
 
 
-def counted(before: Iterable[Counter], after: Iterable[Counter], *, from_zero: bool) -> dict[str, Count]:
-    """Return what each service has answered between two looks; a service that nothing has counted is not there.
+def counted(readings: Iterable[Reading], new_after: float | None) -> dict[str, Count]:
+    """Return what each service has answered from the first reading of each target to its last.
 
-    A target that shows less than before began at 0. What a target counted that has gone meanwhile is not known.
+    A target that shows less than before began at 0 meanwhile. A service without readings is not there.
 
     Args:
-        before: the first look.
-        after: the second.
-        from_zero: a target that was not there at the first look began at 0, too. Otherwise it may have counted unseen
-            before, and is left out.
+        readings: in any order.
+        new_after: a target whose first reading is later than this began at 0, too; None when it may have counted unseen
+            before.
     """
-    former = {_key(each): each.value for each in before}
     found: dict[str, dict[str, float]] = {}
-    for each in after:
-        begin = former.get(_key(each), 0.0 if from_zero else each.value)
-        grown = each.value - begin if each.value >= begin else each.value
-        tracks = found.setdefault(each.labels[SERVICE], {})
-        tracks[each.labels[TRACK]] = tracks.get(each.labels[TRACK], 0.0) + grown
+    for (service, track, *_), group in groupby(sorted(readings, key=_order), key=_key):
+        of_target = list(group)
+        values = [reading.value for reading in of_target]
+        if new_after is not None and of_target[0].at > new_after:
+            values = [0.0, *values]
+        grown = sum(after - before if after >= before else after for before, after in pairwise(values))
+        tracks = found.setdefault(service, {})
+        tracks[track] = tracks.get(track, 0.0) + grown
     return {name: Count(by.get(Track.STABLE, 0.0), by.get(Track.CANARY, 0.0)) for name, by in found.items()}
 
 
-def _key(counter: Counter) -> tuple[str | None, ...]:
-    return tuple(counter.labels.get(label) for label in (SERVICE, TRACK, *TARGET))
+def _key(reading: Reading) -> tuple[str, ...]:
+    return tuple(reading.labels.get(label, "") for label in (SERVICE, TRACK, *TARGET))
+
+
+def _order(reading: Reading) -> tuple[tuple[str, ...], float]:
+    return _key(reading), reading.at
