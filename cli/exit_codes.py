@@ -7,7 +7,7 @@ USAGE: Final = 1
 """The invocation or the configuration is wrong, or the guards refuse the change: a retry does not help."""
 
 HELD: Final = 3
-"""Too little is known to decide."""
+"""It cannot be told: too little is known."""
 
 CLUSTER: Final = 4
 """The engine or the cluster failed: a retry may help."""

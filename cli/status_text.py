@@ -27,7 +27,7 @@ def _lines(status: Status) -> Iterator[str]:
     wrong = [service for service in status.services if service.problems]
     count = len(status.services)
     said = f"{count} service{'' if count == 1 else 's'}"
-    yield f"{status.stack}: {said}, " + (f"{len(wrong)} of them not as declared" if wrong else "all as declared")
+    yield f"{status.stack}: {said}, " + (f"{len(wrong)} with problems" if wrong else "no problems")
     yield ""
     rows: list[tuple[str, ...]] = [("", "service", "declared", "in force", "measured", "stable", "canary", "age")]
     rows += [_row(service) for service in status.services]
