@@ -105,8 +105,12 @@ class ServiceStatus(Record):
 
 
 class Status(Record):
-    """All services of a stack, PROJECT/STACK, at a moment in seconds since the epoch; `run` is the last one's id."""
+    """Services of a stack, PROJECT/STACK, at a moment in seconds since the epoch; `run` is the id of the last one here.
 
+    `schema_version` grows when a field changes its meaning or goes; new fields may come at any time.
+    """
+
+    schema_version: int = 1
     stack: str
     at: float
     run: str | None

@@ -62,6 +62,7 @@ class Verification(Record):
     """All checks of a stack.
 
     Args:
+        schema_version: grows when a field changes its meaning or goes; new fields may come at any time.
         stack: PROJECT/STACK.
         counted_by: who told which track has answered.
         outcome: the worst of the checks.
@@ -69,6 +70,7 @@ class Verification(Record):
         notes: what could not be asked or checked.
     """
 
+    schema_version: int = 1
     stack: str
     counted_by: str
     outcome: Outcome

@@ -177,7 +177,7 @@ def sampled(outcome: str, at: float, service: str = NAME) -> Sampled:
 
 def test_the_last_verdict_of_the_last_run_is_told_with_what_became_of_it() -> None:
     rolled_back = RolledBack(at=NOW, stack=STACK, services=(NAME,), reason="errors", seconds=1)
-    journal = [
+    journal: list[AnyEvent] = [
         started(),
         sampled("pass", NOW - 9),
         sampled("fail", NOW - 5),
