@@ -19,7 +19,7 @@ from rollout.verification import (
     unsettled,
     verification,
 )
-from tests.unit.test_guards import NAME, declared, running
+from tests.unit.test_guards import CANARY, NAME, declared, running
 from workload.live import LiveService
 
 HEADER = {"image": "example/auth:1.1", "header": {"name": "X-Canary", "value": "true"}}
@@ -69,12 +69,18 @@ def test_at_the_bounds_of_the_interval_chance_explains_what_was_counted_just_so(
     assert found.text == "40 of 200 requests, 20.0 % (13.7 to 28.2); 20 % expected"
 
 
-def test_requests_of_others_with_a_header_are_tolerated_up_to_the_configured_difference() -> None:
-    settings = declared(canary=HEADER)
+@pytest.mark.parametrize("canary", [None, HEADER])
+def test_the_requests_of_others_may_be_off_by_the_configured_difference(canary: dict[str, object] | None) -> None:
+    settings = declared(canary=canary or {"image": CANARY})
     assert check(settings, "weight", 20, 24_000, 100_000).outcome == "agrees"
     assert check(settings, "weight", 20, 26_000, 100_000).outcome == "disagrees"
     assert check(settings, "weight", 20, 24_000, 100_000, 100_000).outcome == "disagrees"
-    assert check(declared(), "weight", 20, 24_000, 100_000).outcome == "disagrees"
+
+
+def test_at_weight_0_the_requests_of_others_reach_the_canary_by_its_header_alone() -> None:
+    assert check(declared(0), "weight", 0, 1, 1000).outcome == "disagrees"
+    assert check(declared(0, canary=HEADER), "weight", 0, 40, 1000).outcome == "agrees"
+    assert check(declared(0, canary=HEADER), "weight", 0, 100, 1000).outcome == "disagrees"
 
 
 def test_with_session_cookies_the_requests_of_others_tell_nothing_against_a_weight() -> None:
@@ -92,6 +98,7 @@ def test_with_session_cookies_the_requests_of_others_tell_nothing_against_a_weig
         ("header", 40, 200, "disagrees"),
         ("header", 220, 300, "agrees"),  # 100 are of others, 20 % of which go to the canary too
         ("header", 60, 300, "disagrees"),
+        ("header", 196, 201, "disagrees"),
         ("header", 2120, 10_200, "unknown"),  # ours are too few among them
         ("other-header-value", 40, 200, "agrees"),
         ("other-header-value", 200, 200, "disagrees"),
