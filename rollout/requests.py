@@ -17,6 +17,8 @@ USER_AGENT: Final = "canary-verify"
 
 _SENDERS: Final = 8
 """So many requests of a service are under way at a time."""
+_MOST_SENDERS: Final = 64
+"""Fewer than the connections that the client opens at most, which the others would wait for."""
 
 _REDIRECT: Final = 300
 _SERVER_ERROR: Final = 500
@@ -48,7 +50,7 @@ def send(url: str, targets: Mapping[str, Target], requests: int) -> dict[str, Se
         targets: the services, by name.
         requests: how many of each.
     """
-    with client(url) as http, ThreadPoolExecutor(_SENDERS * len(targets)) as senders:
+    with client(url) as http, ThreadPoolExecutor(min(_SENDERS * len(targets), _MOST_SENDERS)) as senders:
         answers = {
             name: [
                 senders.submit(_answer, http, url.rstrip("/") + target.path, target, kept=bool(number % 2))

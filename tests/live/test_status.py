@@ -11,6 +11,7 @@ from lightkube import Client
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import Namespace
 
+from rollout.journal import Journal
 from rollout.status import WINDOW_SECONDS, Status
 from routing.nginx import WEIGHT
 from sandbox.lifecycle import Sandbox
@@ -18,6 +19,7 @@ from sandbox.traffic import Traffic
 from tests.live import canary
 from tests.live.application import eventually
 from tests.live.scene import CANARY, CANARY_IMAGE, GOOD_CANARY, NAME, PATHS, RATE, STABLE_IMAGE, Scene
+from tests.unit import test_status
 
 pytestmark = pytest.mark.live
 
@@ -101,6 +103,18 @@ def test_a_weight_of_somebody_else_and_a_canary_that_crashes_are_told_with_what_
 def _of_crashed(scene: Scene) -> dict[str, Any]:
     found = status(scene)
     return found if found["canary"]["restarts"] and not found["canary"]["ready"] else {}
+
+
+def test_the_last_run_here_has_the_last_word(scene: Scene) -> None:
+    started, sample = test_status.started(), test_status.sampled("fail", test_status.NOW, NAME)
+    for run, events in (("first", [started]), ("second", [started.model_copy(update={"run": "second"}), sample])):
+        with Journal(scene.stack.folder, "dev", pytest.fail) as journal:
+            journal.path.rename(journal.path.with_name(f"{run}.jsonl"))
+            for event in events:
+                journal(event)
+    verdict = status(scene)["verdict"]
+    assert (verdict["run"], verdict["outcome"], verdict["weight"]) == ("second", "fail", 20)
+    assert "fail at 20 %, run second: errors fail" in canary.run(scene, "status")
 
 
 def test_configuration_that_is_not_rolled_out_yet_is_told_from_drift(scene: Scene) -> None:
