@@ -11,6 +11,7 @@ from lightkube import Client
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import Namespace
 
+from rollout.events import AnyEvent
 from rollout.journal import Journal
 from rollout.status import WINDOW_SECONDS, Status
 from routing.nginx import WEIGHT
@@ -107,7 +108,11 @@ def _of_crashed(scene: Scene) -> dict[str, Any]:
 
 def test_the_last_run_here_has_the_last_word(scene: Scene) -> None:
     started, sample = test_status.started(), test_status.sampled("fail", test_status.NOW, NAME)
-    for run, events in (("first", [started]), ("second", [started.model_copy(update={"run": "second"}), sample])):
+    runs: dict[str, list[AnyEvent]] = {
+        "first": [started],
+        "second": [started.model_copy(update={"run": "second"}), sample],
+    }
+    for run, events in runs.items():
         with Journal(scene.stack.folder, "dev", pytest.fail) as journal:
             journal.path.rename(journal.path.with_name(f"{run}.jsonl"))
             for event in events:
