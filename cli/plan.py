@@ -85,11 +85,9 @@ def plan(  # noqa: PLR0913, PLR0917 - click hands over each option
     try:
         # Paths in a kubeconfig's configuration count from there, as they do for the program.
         os.chdir(folder)
-        with Progress() as progress:
+        with Progress("pulumi preview") as progress:
             previewed = preview(
-                folder,
-                [*options, *packs],
-                lambda resources: progress.show(f"pulumi preview: {resources} resources compared"),
+                folder, [*options, *packs], lambda resources: progress.show(f"{resources} resources compared")
             )
         stack = stack or stack_of(previewed.stream) or selected_stack(folder)
         found = _plan(stack, folder, options, previewed, prometheus)

@@ -68,7 +68,7 @@ def verify(  # noqa: PLR0913, PLR0917 - click hands over each option
         raise click.UsageError("--passive sends nothing: --url, --header and --version-header are for requests")
     if not passive and not url:
         raise click.UsageError("--url says where to send requests, such as http://203.0.113.7; --passive sends none")
-    with entered(context, stack) as project, Progress() as progress:
+    with entered(context, stack) as project, Progress("verify") as progress:
         prometheus = None if version_header else prometheus or project.settings.rollout.prometheus_url
         if not version_header and not prometheus:
             raise click.UsageError("who counts? --prometheus URL, rollout.prometheusUrl, or --version-header NAME")

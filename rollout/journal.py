@@ -38,7 +38,7 @@ class Journal:
             say: is told once, in a sentence, when the journal cannot be written.
         """
         self.run = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
-        self.path = _runs(folder, stack) / f"{self.run}{_SUFFIX}"
+        self.path = runs(folder, stack) / f"{self.run}{_SUFFIX}"
         self._say: Callable[[str], object] | None = say
         self._file: int | None = None
         try:
@@ -175,7 +175,7 @@ def journals(folder: Path, stack: str) -> list[Path]:
         folder: that of the project.
         stack: its name, as for `Journal`.
     """
-    return sorted(_runs(folder, stack).glob(f"*{_SUFFIX}"))
+    return sorted(runs(folder, stack).glob(f"*{_SUFFIX}"))
 
 
 def newest(folder: Path, stack: str) -> Path | None:
@@ -184,5 +184,6 @@ def newest(folder: Path, stack: str) -> Path | None:
     return found[-1] if found else None
 
 
-def _runs(folder: Path, stack: str) -> Path:
+def runs(folder: Path, stack: str) -> Path:
+    """Return the folder of a stack's journals."""
     return folder / _FOLDER / "runs" / stack.rpartition("/")[2]

@@ -2,9 +2,11 @@
 
 import json
 import math
+import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
@@ -18,6 +20,10 @@ _MOST_BYTES: Final = 32 * 2**20
 
 class PrometheusError(Exception):
     """The server cannot be asked, or gives no answer that can be used; a retry may help."""
+
+
+class NoAnswerError(PrometheusError):
+    """There was no answer, or none in time: the next question would have to wait for as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +42,17 @@ def client(url: str) -> httpx2.Client:
     except ValueError:
         host = None  # a request to it will tell
     # As with kubectl, no proxy of the environment stands between a program and its own machine.
-    return httpx2.Client(trust_env=host not in _LOOPBACK, timeout=TIMEOUT_SECONDS)
+    return httpx2.Client(trust_env=host not in _LOOPBACK, timeout=TIMEOUT_SECONDS, verify=_certificates())
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Read the authorities that are trusted, once: that takes longer than a request."""
+    return httpx2.create_ssl_context()
 
 
 class Prometheus:
-    """One server, over one connection that is kept; not for several threads at once.
+    """One server, over connections that are kept.
 
     `url` is where it is, with the path it may be under; user and password in it are sent and never shown.
     """
@@ -89,9 +101,9 @@ class Prometheus:
         except httpx2.InvalidURL:
             raise PrometheusError("that is no URL") from None  # whose own text may quote a password
         except httpx2.TimeoutException:
-            raise PrometheusError(f"no answer within {TIMEOUT_SECONDS:.0f} s") from None
+            raise NoAnswerError(f"no answer within {TIMEOUT_SECONDS:.0f} s") from None
         except httpx2.HTTPError as error:
-            raise PrometheusError(f"{type(error).__name__}: {error}") from None
+            raise NoAnswerError(f"{type(error).__name__}: {error}") from None
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raise PrometheusError("it did not answer as Prometheus does") from None
 
@@ -104,7 +116,7 @@ class Prometheus:
             for part in answer.iter_bytes():
                 body += part
                 if time.monotonic() > end:  # each part in time, but never the last
-                    raise PrometheusError(f"no whole answer within {TIMEOUT_SECONDS:.0f} s")
+                    raise NoAnswerError(f"no whole answer within {TIMEOUT_SECONDS:.0f} s")
                 if len(body) > _MOST_BYTES:
                     raise PrometheusError(f"its answer has more than {_MOST_BYTES // 2**20} MiB")
         return bytes(body)

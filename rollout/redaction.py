@@ -13,7 +13,7 @@ _NO_SECRETS: Final = frozenset({"true", "false"})
 
 # What a thing is called is no secret: who knows the name would see in its place which one it is.
 _NAMES: Final = frozenset(
-    {"stack", "run", "name", "service", "services", "object", "kind", "pack", "rule", "key", "gate"}
+    {"stack", "run", "name", "check", "service", "services", "object", "kind", "pack", "rule", "key", "gate"}
 )
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)

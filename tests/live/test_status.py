@@ -106,17 +106,17 @@ def _of_crashed(scene: Scene) -> dict[str, Any]:
     return found if found["canary"]["restarts"] and not found["canary"]["ready"] else {}
 
 
+def record(scene: Scene, run: str, *events: AnyEvent) -> None:
+    with Journal(scene.stack.folder, "dev", pytest.fail) as journal:
+        journal.path.rename(journal.path.with_name(f"{run}.jsonl"))
+        for event in events:
+            journal(event)
+
+
 def test_the_last_run_here_has_the_last_word(scene: Scene) -> None:
-    started, sample = test_status.started(), test_status.sampled("fail", test_status.NOW, NAME)
-    runs: dict[str, list[AnyEvent]] = {
-        "first": [started],
-        "second": [started.model_copy(update={"run": "second"}), sample],
-    }
-    for run, events in runs.items():
-        with Journal(scene.stack.folder, "dev", pytest.fail) as journal:
-            journal.path.rename(journal.path.with_name(f"{run}.jsonl"))
-            for event in events:
-                journal(event)
+    started = test_status.started()
+    record(scene, "first", started)
+    record(scene, "second", started.model_copy(update={"run": "second"}), test_status.sampled("fail", 0, NAME))
     verdict = status(scene)["verdict"]
     assert (verdict["run"], verdict["outcome"], verdict["weight"]) == ("second", "fail", 20)
     assert "fail at 20 %, run second: errors fail" in canary.run(scene, "status")
