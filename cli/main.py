@@ -11,11 +11,14 @@ from cli.abort import abort
 from cli.doctor import doctor
 from cli.exit_codes import CLUSTER, INTERRUPTED, USAGE
 from cli.gate import gate
+from cli.logs import logs
 from cli.plan import plan
 from cli.promote import promote
 from cli.report import report
 from cli.run import run
 from cli.set_weight import set_weight
+from cli.status import status
+from cli.verify import verify
 from cli.watch import watch
 
 NAME = "canary"
@@ -35,15 +38,8 @@ def canary() -> None:
     """  # noqa: D301 - \b tells click to keep lines
 
 
-canary.add_command(doctor)
-canary.add_command(abort)
-canary.add_command(gate)
-canary.add_command(plan)
-canary.add_command(promote)
-canary.add_command(report)
-canary.add_command(run)
-canary.add_command(set_weight)
-canary.add_command(watch)
+for command in (abort, doctor, gate, logs, plan, promote, report, run, set_weight, status, verify, watch):
+    canary.add_command(command)
 
 
 def main() -> NoReturn:

@@ -33,6 +33,7 @@ from workload.live import (
     Objects,
     changed_by_others,
     lacks,
+    last_written,
     live_service,
     routes_of,
 )
@@ -206,6 +207,23 @@ class LiveCluster:
             return list(answer.text.splitlines())
 
         return self._asked(asked)
+
+    def changed_by_others(self, name: str) -> dict[str, tuple[str, ...]]:
+        """Return who has changed the objects of a service since this program last did, by kind and name.
+
+        They are those that `read` found last, without those of a stable that something else owns.
+        """
+        own = {object_name(name, track) for track in self._settings.tracks_of(name)}
+        return {
+            f"{kind} {found}": tuple(sorted(others))
+            for (kind, found), manifest in self._objects.items()
+            if found in own and (others := changed_by_others(manifest) - {LOWERING_MANAGER})
+        }
+
+    def route_written_at(self, name: str) -> float:
+        """Return when a route of a service was written last, in seconds since the epoch; of those that `read` found."""
+        found = [each for (kind, _), each in self._objects.items() if kind in {kind for _, kind in self._route_kinds}]
+        return max((last_written(route) for route in routes_of(self._settings, name, found)), default=0.0)
 
     def split(self, name: str) -> Split:
         """Return the split that the router's objects in the cluster describe now.

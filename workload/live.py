@@ -186,6 +186,13 @@ def changed_by_others(manifest: Manifest) -> set[str]:
     }
 
 
+def last_written(manifest: Manifest) -> float:
+    """Return when anybody has written to an object, but for its status, in seconds since the epoch; 0 if not known."""
+    entries: list[dict[str, Any]] = manifest["metadata"].get("managedFields") or []
+    times = [_time(entry) for entry in entries if entry.get("subresource") != "status" and entry.get("time")]
+    return max(times, default=_EPOCH).timestamp()
+
+
 def lacks(manifest: Manifest, declared: Manifest, *, keep_replicas: bool = False) -> bool:
     """Tell whether this program no longer owns a field of an object that it declares.
 
@@ -236,7 +243,7 @@ def _deployment(service: str, manifest: Manifest | None, replica_sets: Sequence[
     spec, uid = manifest["spec"], manifest["metadata"].get("uid")
     container = _container(service, spec)
     serving = {
-        _container(service, found["spec"])["image"]
+        image_of(service, found["spec"])
         for found in replica_sets
         if (found.get("status") or {}).get("readyReplicas")
         and any(owner["uid"] == uid for owner in found["metadata"].get("ownerReferences") or ())
@@ -261,6 +268,12 @@ def _deployment(service: str, manifest: Manifest | None, replica_sets: Sequence[
         else (manifest["metadata"].get("labels") or {}).get(VERSION_LABEL),
         rolled_back=(manifest["metadata"].get("annotations") or {}).get(ROLLED_BACK_ANNOTATION, ""),
     )
+
+
+def image_of(service: str, spec: Mapping[str, Any]) -> str:
+    """Return the image of the service's container in the specification of a Deployment or ReplicaSet."""
+    image: str = _container(service, spec)["image"]
+    return image
 
 
 def _container(service: str, spec: Mapping[str, Any]) -> dict[str, Any]:

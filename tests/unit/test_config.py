@@ -704,7 +704,8 @@ def test_a_rollout_within_its_limits_is_taken() -> None:
     assert load(rollout(maxStep=10)).rollout.steps == (5, 20, 50, 100)
     limited = {"resources": {"limits": {"cpu": "1"}}}
     for service in (limited, {"podTemplatePatch": {"spec": {"nodeName": "x"}}}):
-        assert load(of(**service) | rollout(gates={"maxCpuPercent": 90}) | {"services": of(**service)["services"]})
+        taken = load(of(**service) | rollout(gates={"maxCpuPercent": 90}) | {"services": of(**service)["services"]})
+        assert taken.rollout.gates.max_cpu_percent == 90
 
 
 @pytest.mark.parametrize(
