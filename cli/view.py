@@ -239,7 +239,7 @@ def _table(rows: Sequence[Row], options: ConsoleOptions) -> Table:
             "bar": _bar(row, ascii_only=options.ascii_only),
             "weight": _weight(row, ascii_only=options.ascii_only),
             "share": Text(_decimal(share(row.sample)) if row.sample else ""),
-            "rate": Text(_pair(row.sample, lambda track, sample: _short(track.requests / sample.seconds))),
+            "rate": Text(_pair(row.sample, lambda track, sample: _rate(track, sample))),
             "failed": Text(_pair(row.sample, lambda track, _: _decimal(error_percent(track)))),
             "p95": Text(_pair(row.sample, lambda track, _: _short(p95_milliseconds(track)))),
             "pods": Text(f"{row.sample.pods.ready}/{row.sample.pods.wanted}" if row.sample and row.sample.pods else ""),
@@ -288,6 +288,10 @@ def _pair(sample: Sample | None, shown: Callable[[TrackSample, Sample], str]) ->
     if sample is None or (sample.stable is None and sample.canary is None):
         return ""
     return "/".join("-" if track is None else shown(track, sample) for track in (sample.stable, sample.canary))
+
+
+def _rate(track: TrackSample, sample: Sample) -> str:
+    return _short(track.requests / sample.counted_seconds) if sample.counted_seconds else "-"
 
 
 def _decimal(value: float | None) -> str:

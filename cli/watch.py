@@ -178,6 +178,7 @@ def _look(settings: Settings, cluster: LiveCluster, prometheus: str | None) -> _
             service=name,
             at=time.time(),
             seconds=_WINDOW_SECONDS,
+            counted_seconds=_WINDOW_SECONDS,
             weight=weight,
             stable=tracks.get((settings.app_label_of(name, Track.STABLE), Track.STABLE)),
             canary=tracks.get((settings.app_label_of(name, Track.CANARY), Track.CANARY)),

@@ -88,6 +88,7 @@ def merged(samples: Sequence[Sample]) -> Sample:
     return samples[-1].model_copy(
         update={
             "seconds": sum(each.seconds for each in samples),
+            "counted_seconds": sum(each.counted_seconds for each in samples),
             "stable": _added([each.stable for each in samples]),
             "canary": _added([each.canary for each in samples]),
             "pods": _worst([each.pods for each in samples]),

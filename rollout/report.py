@@ -246,8 +246,8 @@ def _charts(frame: Frame, service: ServiceCourse, moments: Sequence[_Moment]) ->
         "Requests",
         "per second",
         [
-            Line("stable", "stable", points(lambda sample: _rate(sample.stable, sample.seconds))),
-            Line("canary", "canary", points(lambda sample: _rate(sample.canary, sample.seconds))),
+            Line("stable", "stable", points(lambda sample: _rate(sample.stable, sample.counted_seconds))),
+            Line("canary", "canary", points(lambda sample: _rate(sample.canary, sample.counted_seconds))),
         ],
         _RATE_SCALE,
     )

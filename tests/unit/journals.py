@@ -159,7 +159,14 @@ class Story:
 
     def _sample(self, name: str, *, blind: bool) -> Sample:
         pods = PodsSample(wanted=2, ready=2, memory_percent=self._random.gauss(41, 1), cpu_percent=None)
-        common = {"service": name, "at": self.now, "seconds": float(self.sample_seconds), "weight": self._weight}
+        lasted = float(self.sample_seconds)
+        common = {
+            "service": name,
+            "at": self.now,
+            "seconds": lasted,
+            "counted_seconds": lasted,
+            "weight": self._weight,
+        }
         if blind:
             problem = "http://prometheus.monitoring:9090 was asked, and it answered 503"
             return Sample(**common, pods=pods, problems={"requests": problem})
