@@ -157,7 +157,8 @@ def _latency(step: Sequence[Sample], canary: TrackSample, stable: TrackSample, g
     name, least = "latency", gates.min_requests
     for track, sample in ("canary", canary), ("stable", stable):
         if sample.timed < least:
-            return _result(step, name, "inconclusive", _too_few(track, sample.timed, least), unit="ms")
+            text = f"the durations of {sample.timed:,.0f} of the {track}'s requests are known; {least:,} are needed"
+            return _result(step, name, "inconclusive", text, unit="ms")
     usual = stable.p95_seconds
     last = canary.buckets[-1][0] if canary.buckets else 0.0
     slowest = max(usual * gates.latency_ratio, usual + gates.latency_difference_milliseconds / 1000) if usual else last

@@ -140,7 +140,10 @@ class TestLatency:
         counted = TrackSample(requests=500, failed=0)
 
         found = result("latency", [sample(canary=counted)])
-        assert (found.outcome, found.text) == ("inconclusive", "the canary answered 0 requests; 100 are needed")
+        assert (found.outcome, found.text) == (
+            "inconclusive",
+            "the durations of 0 of the canary's requests are known; 100 are needed",
+        )
 
 
 class TestPods:
