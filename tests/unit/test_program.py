@@ -3,7 +3,7 @@
 import asyncio
 import json
 import runpy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -80,12 +80,15 @@ class EmptyCluster:
     def read(self) -> dict[str, LiveService]:
         return {name: self.live.get(name, LiveService()) for name in self.settings.services}
 
-    def lower(self, name: str, weight: int) -> Split:
-        split = self.live[name].split
-        assert split is not None
-        assert split.canary is not None
-        self.lowered.append((name, weight))
-        return replace(split, canary=replace(split.canary, weight=weight))
+    def lower(self, weights: Mapping[str, int]) -> dict[str, Split]:
+        found: dict[str, Split] = {}
+        for name, weight in weights.items():
+            split = self.live[name].split
+            assert split is not None
+            assert split.canary is not None
+            self.lowered.append((name, weight))
+            found[name] = replace(split, canary=replace(split.canary, weight=weight))
+        return found
 
     def lost(self, _: object) -> bool:
         return False
