@@ -186,8 +186,10 @@ def scene_of(course: Course, now: float) -> Scene:
 
 
 def _row(service: ServiceCourse) -> Row:
-    state = {Promoted: "promoted", RolledBack: "rolled back", type(None): "held" if service.held else ""}
     latest = service.latest
+    failing = latest is not None and standing(latest.verdict) == "fail"
+    waits = "held" if service.held and not failing else ""
+    state = {Promoted: "promoted", RolledBack: "rolled back", type(None): waits}
     return Row(
         service.name,
         None if isinstance(service.end, Promoted) else service.declared,

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Final
 
@@ -125,7 +126,7 @@ def _services(course: Course, summary: RunSummary, events: Sequence[AnyEvent]) -
     most = max(_POINTS // max(len(course.services), 1), _FEWEST_POINTS)
     for name, service in course.services.items():
         frame = Frame(summary.started, summary.ended, tuple(_marks(service)), tuple(_held(name, events, summary.ended)))
-        moments = _moments(service, most)
+        moments = list(_moments(service, most))
         yield element(
             "section",
             element("h2", name),
@@ -176,24 +177,23 @@ def _held(name: str, events: Iterable[AnyEvent], end: float) -> Iterator[tuple[f
 
 @dataclass(frozen=True, slots=True)
 class _Moment:
-    """Some samples after one another at one weight, taken as one."""
+    """Some samples after one another at one weight, taken as one; `share` (percent) is that of the step so far."""
 
     sample: Sample
     outcome: Outcome
+    share: float | None
 
 
-def _moments(service: ServiceCourse, most: int) -> list[_Moment]:
+def _moments(service: ServiceCourse, most: int) -> Iterator[_Moment]:
     size = max(math.ceil(len(service.samples) / most), 1)
-    return [
-        _moment(step.samples[first : first + size])
-        for step in service.steps
-        for first in range(0, len(step.samples), size)
-    ]
-
-
-def _moment(samples: Sequence[Sampled]) -> _Moment:
-    outcomes = {standing(each.verdict) for each in samples}
-    return _Moment(merged([each.sample for each in samples]), next(each for each in _WORST_FIRST if each in outcomes))
+    for step in service.steps:
+        parts = [step.samples[first : first + size] for first in range(0, len(step.samples), size)]
+        samples = [merged([each.sample for each in part]) for part in parts]
+        # Tracks are not scraped at the same moment, so one look alone may see requests of one of them only.
+        so_far = accumulate(samples, lambda one, other: merged([one, other]))
+        for part, sample, whole in zip(parts, samples, so_far, strict=True):
+            outcomes = {standing(each.verdict) for each in part}
+            yield _Moment(sample, next(each for each in _WORST_FIRST if each in outcomes), share(whole))
 
 
 def _charts(frame: Frame, service: ServiceCourse, moments: Sequence[_Moment]) -> Iterator[Element]:
@@ -204,7 +204,8 @@ def _charts(frame: Frame, service: ServiceCourse, moments: Sequence[_Moment]) ->
         return points(lambda sample: value(sample.pods) if sample.pods else None)
 
     weights = Line("weight read back", "weight", [(at, weight or 0) for at, weight in service.weights], stepped=True)
-    measured = [Line("measured share", "canary", points(share))] if moments else []
+    shares = [(each.sample.at, _finite(each.share)) for each in moments]
+    measured = [Line("measured, of the step so far", "canary", shares)] if moments else []
     yield line_chart(frame, "Canary's share", "%", [weights, *measured], _SHARE_SCALE)
     if not moments:
         return

@@ -10,6 +10,7 @@ from rollout.course import Course
 from rollout.event_words import line
 from rollout.events import AnyEvent, Sampled, WeightSet
 from rollout.report import page
+from rollout.samples import TrackSample
 from rollout.summary import RunSummary, summarised
 from tests.unit.journals import JOURNALS, STACK, promoted, rolled_back, unfinished
 
@@ -175,6 +176,19 @@ def test_a_weight_that_is_not_the_one_asked_for_is_shown_as_read_back() -> None:
     ]
 
     assert summary(events).services["auth-service"].weight == 3
+
+
+def test_the_share_is_that_of_the_step_so_far_since_tracks_are_counted_at_different_moments() -> None:
+    looks = [event for event in promoted(services=("cart",)) if isinstance(event, Sampled)][:2]
+    stable, canary = (
+        event.model_copy(update={"sample": event.sample.model_copy(update={track: TrackSample(requests=0, failed=0)})})
+        for event, track in zip(looks, ("canary", "stable"), strict=True)
+    )
+    course = [event for event in promoted(services=("cart",)) if not isinstance(event, Sampled)]
+
+    text = page([*course[:3], stable, canary])
+
+    assert re.search(r"measured, of the step so far: 0 to (4\.\d|5\.\d|5) %, at the end (4\.\d|5\.\d|5) %", text)
 
 
 def test_a_moment_without_neighbours_is_seen() -> None:

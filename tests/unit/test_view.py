@@ -108,13 +108,19 @@ def test_a_hold_and_its_reason_are_shown_until_it_is_over() -> None:
     assert not any(line.startswith("held for") for line in drawn(scene(resumed)))
 
 
+def test_a_failure_is_shown_also_during_a_hold() -> None:
+    failing = next(event for event in rolled_back() if isinstance(event, Sampled) and event.verdict.outcome == "fail")
+    held = [*until(rolled_back(), Held), failing]
+
+    assert "✗ fail" in row(held, "meal-planner-service")
+    assert "held" in row(held)
+
+
 def test_numbers_are_those_of_the_step_so_far() -> None:
-    events = until(unfinished(fault=lambda _name, _weight: (3, 1)), Sampled, 9)
-    tracks = [
-        event.sample.canary
-        for event in events
-        if isinstance(event, Sampled) and event.sample.canary and event.sample.service == "auth-service"
-    ]
+    events = until(unfinished(fault=lambda _name, _weight: (2, 1)), Sampled, 54)
+    looks = [event.sample for event in events if isinstance(event, Sampled)]
+    weight = looks[-1].weight
+    tracks = [each.canary for each in looks if each.canary and (each.service, each.weight) == ("auth-service", weight)]
     percent = 100 * sum(each.failed for each in tracks) / sum(each.requests for each in tracks)
 
     assert len(tracks) > 1
