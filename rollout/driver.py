@@ -194,7 +194,7 @@ class Driver:
         except RunEnded as ended:
             end = ended
         except KeyboardInterrupt:
-            end = RunEnded("interrupted", f"ended at once. {_WAYS}")
+            end = RunEnded("interrupted", f"ended at once; {self._at(self._weights)}, as read back last. {_WAYS}")
         finished = Finished(
             at=self._clock.time(),
             stack=self._task.stack,

@@ -118,13 +118,15 @@ class Stack:
             return
         file = self._file
         try:
-            with _copied(file) as draft:
-                before = draft.read_bytes()
+            before = file.read_bytes()
+            with tempfile.TemporaryDirectory(prefix="canary-set-") as temporary:
+                draft = Path(temporary) / file.name
+                draft.write_bytes(before)
                 self._write(changes, draft)
-                if file.read_bytes() != before:
-                    raise EngineError(f"{file.name} was changed by somebody else meanwhile; it is left as it is now")
                 after = draft.read_bytes()
-                draft.replace(file)
+            if file.read_bytes() != before:
+                raise EngineError(f"{file.name} was changed by somebody else meanwhile; it is left as it is now")
+            _replace(file, after)
         except OSError as error:
             raise EngineError(f"{file.name} cannot be changed: {error.strerror}") from error
         self._undo = (self._undo[0] if self._undo else before, after)
@@ -137,9 +139,7 @@ class Stack:
         file = self._file
         if self._undo is None or file.read_bytes() != self._undo[1]:
             return False
-        with _copied(file) as draft:
-            draft.write_bytes(self._undo[0])
-            draft.replace(file)
+        _replace(file, self._undo[0])
         self._undo = None
         return True
 
@@ -318,16 +318,17 @@ class _Reporter:
                     self._report(text)
 
 
-@contextmanager
-def _copied(file: Path) -> Iterator[Path]:
-    """Copy a file beside itself for a while, so that the copy can take its place in one step."""
-    number, name = tempfile.mkstemp(prefix=f".{file.stem}.", suffix=".yaml", dir=file.parent)
-    os.close(number)
+def _replace(file: Path, content: bytes) -> None:
+    """Give a file another content in one step: whoever reads it finds the one or the other."""
+    number, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
     draft = Path(name)
     try:
-        shutil.copyfile(file, draft)
+        with os.fdopen(number, "wb") as opened:
+            opened.write(content)
+            opened.flush()
+            os.fsync(number)
         shutil.copymode(file, draft)
-        yield draft
+        draft.replace(file)
     finally:
         draft.unlink(missing_ok=True)
 

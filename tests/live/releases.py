@@ -34,7 +34,7 @@ from sandbox.traffic import Traffic
 from tests.live.application import eventually
 from tests.live.scene import CANARY_IMAGE, NAME, PATHS, Scene
 
-TIMING = {"steps": [20, 50, 100], "stepSeconds": 12, "sampleSeconds": 2, "holdSeconds": 6}
+TIMING = {"steps": [20, 50, 100], "stepSeconds": 12, "sampleSeconds": 2, "holdSeconds": 60}
 LONGEST_RUN_SECONDS = 300
 
 _PodMonitor = create_namespaced_resource("monitoring.coreos.com", "v1", "PodMonitor", "podmonitors")

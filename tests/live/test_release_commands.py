@@ -237,6 +237,20 @@ def test_an_interrupt_ends_program_and_engine_and_releases_the_lock(commands: Co
     assert commands.weights(commands.run("set", "40")) == (20, 40)
 
 
+def test_a_killed_command_takes_program_and_engine_with_it(commands: Commands) -> None:
+    scene = commands.scene
+    never_ready(scene)
+    with commands.begin("set", "30", "--yes") as process:
+        eventually(lambda: rolls(scene) and lock_of(scene), SECONDS)
+        process.kill()
+        process.communicate(timeout=SECONDS)
+    eventually(lambda: processes_of(commands) == [])
+    assert lock_of(scene) == []
+    assert scene.weight() == 20
+    scene.configure(canary=GOOD_CANARY)
+    assert commands.weights(commands.run("set", "40")) == (20, 40)
+
+
 def test_it_asks_before_it_does_anything(commands: Commands) -> None:
     with commands.begin("abort") as process:
         output, errors = process.communicate(timeout=SECONDS)

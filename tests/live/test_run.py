@@ -106,7 +106,7 @@ def killed_from_50(stage: Stage) -> dict[str, Any]:
 
 def _killed(stage: Stage, weight: int) -> dict[str, Any]:
     random = drawn(weight)
-    short = {"stepSeconds": 3, "sampleSeconds": 1, "holdSeconds": 30, "gates": {"minRequests": 10}}
+    short = {"stepSeconds": 3, "sampleSeconds": 1, "gates": {"minRequests": 10}}
     with Release.of(stage, weight=weight, rollout=short) as release:
         killed = 0
         with release.watched() as seen:
@@ -279,7 +279,7 @@ def test_a_canary_that_leaks_memory_is_rolled_back_by_its_memory(found: Callable
 
 @scenario
 def few(stage: Stage) -> dict[str, Any]:
-    rollout = {"gates": {"minRequests": 100000}}
+    rollout = {"gates": {"minRequests": 100000}, "holdSeconds": 6}
     with Release.of(stage, rollout=rollout) as release, release.running() as run:
         finished = run.ended()
         return {
@@ -370,7 +370,7 @@ def interrupts(stage: Stage) -> dict[str, Any]:
             interrupt(run)
             once = run.ended(30)
             weight = release.scene.weight()
-        release.configure({"stepSeconds": 12, "holdSeconds": 60})
+        release.configure({})
         with release.running() as run:
             # In an update, which a first interrupt ends in order, and a second one at once.
             run.saw("step-started", weight=50)
@@ -396,7 +396,7 @@ def test_an_interrupt_ends_a_run_at_its_weight_a_second_one_at_once_and_the_next
 @scenario
 def two_drivers(stage: Stage) -> dict[str, Any]:
     """Two in one folder; then two in two folders, as on two machines, with the same backend and cluster."""
-    with Release.of(stage, weight=20, rollout={"stepSeconds": 6}) as release:
+    with Release.of(stage, weight=20, rollout={"stepSeconds": 8}) as release:
         other = release.folder / "other"
         with release.watched() as seen, release.running() as first:
             first.saw("run-started")
