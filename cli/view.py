@@ -239,7 +239,7 @@ def _table(rows: Sequence[Row], options: ConsoleOptions) -> Table:
             "bar": _bar(row, ascii_only=options.ascii_only),
             "weight": _weight(row, ascii_only=options.ascii_only),
             "share": Text(_decimal(share(row.sample)) if row.sample else ""),
-            "rate": Text(_pair(row.sample, lambda track, sample: _rate(track, sample))),
+            "rate": Text(_pair(row.sample, _rate)),
             "failed": Text(_pair(row.sample, lambda track, _: _decimal(error_percent(track)))),
             "p95": Text(_pair(row.sample, lambda track, _: _short(p95_milliseconds(track)))),
             "pods": Text(f"{row.sample.pods.ready}/{row.sample.pods.wanted}" if row.sample and row.sample.pods else ""),
