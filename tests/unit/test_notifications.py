@@ -152,10 +152,9 @@ def test_a_webhook_that_never_answers_delays_neither_the_run_nor_its_end(monkeyp
         with Notifier(server.url, said.append) as notifier:
             for _ in range(200):
                 notifier(HELD)
-            events_took = time.monotonic() - began
         took = time.monotonic() - began
 
-    assert events_took < 0.25
-    assert took < 1
+    # Neither of them waited for an answer, which the webhook never gives.
+    assert took < notifications._TIMEOUT_SECONDS  # noqa: SLF001 - the time that one request may take
     assert said == ["the webhook at 127.0.0.1 misses notifications: 100 notifications wait for it"]
     assert len(server.received) == 1
