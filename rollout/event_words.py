@@ -82,7 +82,7 @@ def measured(sample: Sample) -> Iterator[str]:
         yield f"{sample.canary.requests:,.0f} requests" + ("" if part is None else f" ({part:.1f} %)")
     yield from _compared("errors", [error_percent(track) for track in (sample.canary, sample.stable)], " %")
     yield from _compared("p95", [p95_milliseconds(track) for track in (sample.canary, sample.stable)], " ms")
-    yield from (f"{what}: {why}" for what, why in sample.problems.items())
+    yield from dict.fromkeys(sample.problems.values())
 
 
 def share(sample: Sample) -> float | None:

@@ -377,7 +377,7 @@ def _sample(moment: _Moment) -> list[Element]:
         _cell(f"{pods.ready} of {pods.wanted}" if pods else None),
         _cell(str(pods.restarts) if pods else None),
         _outcome_cell(moment.outcome),
-        _cell("; ".join(f"{what}: {why}" for what, why in sample.problems.items()), "text"),
+        _cell("; ".join(dict.fromkeys(sample.problems.values())), "text"),
     ]
 
 

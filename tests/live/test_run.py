@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from lightkube import Client
@@ -29,27 +29,35 @@ SETTLED_REQUESTS = 100
 KILLS = 10
 MAX_STEP = 50
 
-Scenario = Callable[["Stage"], dict[str, Any]]
-_scenarios: dict[str, Scenario] = {}
-
-
-def scenario(function: Scenario) -> Scenario:
-    _scenarios[function.__name__] = function
-    return function
+Found = dict[str, Any]
+Scenario = Callable[[Stage], Found]
 
 
 @pytest.fixture(scope="module")
-def found(
-    sandbox: Sandbox, cluster: Client, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[Scenario], dict[str, Any]]]:
-    """What a scenario has found, as soon as it is over; those that take long begin first."""
+def futures(
+    request: pytest.FixtureRequest, sandbox: Sandbox, cluster: Client, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[Scenario, Future[Found]]]:
+    """Begin what the chosen tests need, in their order: those that take long come first."""
     folder = tmp_path_factory.mktemp("runs")
+    chosen = [item for item in request.session.items if item.path == request.path and isinstance(item, pytest.Function)]
+    wanted = [cast("Scenario", item.callspec.params["found"]) for item in chosen]
     with ThreadPoolExecutor(AT_ONCE) as executor:
-        futures: dict[str, Future[dict[str, Any]]] = {
-            name: executor.submit(each, Stage(sandbox, cluster, folder / name)) for name, each in _scenarios.items()
+        yield {
+            each: executor.submit(each, Stage(sandbox, cluster, folder / each.__name__))
+            for each in dict.fromkeys(wanted)
         }
-        yield lambda each: futures[each.__name__].result()
         executor.shutdown(cancel_futures=True)
+
+
+@pytest.fixture
+def found(request: pytest.FixtureRequest, futures: dict[Scenario, Future[Found]]) -> Found:
+    """What a scenario has found, as soon as it is over."""
+    return futures[request.param].result()
+
+
+def by(*scenarios: Scenario) -> pytest.MarkDecorator:
+    """Let a test judge what scenarios have found."""
+    return pytest.mark.parametrize("found", scenarios, indirect=True, ids=lambda each: each.__name__)
 
 
 def weights(run: Run, means: str = "update") -> list[tuple[int, int]]:
@@ -64,7 +72,7 @@ def answered_after(release: Release) -> Counter[str]:
     return tally.by_version
 
 
-def after_rollback(release: Release, run: Run) -> dict[str, Any]:
+def after_rollback(release: Release, run: Run) -> Found:
     """Return what a rolled back release has come to."""
     finished = run.ended()
     (back,) = (event for event in run.events if isinstance(event, RolledBack))
@@ -80,7 +88,7 @@ def after_rollback(release: Release, run: Run) -> dict[str, Any]:
     }
 
 
-def assert_rolled_back(result: dict[str, Any]) -> None:
+def assert_rolled_back(result: Found) -> None:
     assert result["finished"].exit_code == 2, result["finished"]
     assert (result["weight"], result["declared"]) == (0, 0)
     assert result["answers"].keys() == {"stable"}
@@ -89,22 +97,19 @@ def assert_rolled_back(result: dict[str, Any]) -> None:
     assert result["again"] == 1, "the same canary is not tried again unasked"
 
 
-@scenario
-def killed_from_0(stage: Stage) -> dict[str, Any]:
+def killed_from_0(stage: Stage) -> Found:
     return _killed(stage, 0)
 
 
-@scenario
-def killed_from_20(stage: Stage) -> dict[str, Any]:
+def killed_from_20(stage: Stage) -> Found:
     return _killed(stage, 20)
 
 
-@scenario
-def killed_from_50(stage: Stage) -> dict[str, Any]:
+def killed_from_50(stage: Stage) -> Found:
     return _killed(stage, 50)
 
 
-def _killed(stage: Stage, weight: int) -> dict[str, Any]:
+def _killed(stage: Stage, weight: int) -> Found:
     random = drawn(weight)
     short = {"stepSeconds": 3, "sampleSeconds": 1, "gates": {"minRequests": 10}}
     with Release.of(stage, weight=weight, rollout=short) as release:
@@ -144,21 +149,17 @@ def _unlock(release: Release, run: Run) -> None:
         release.scene.stack.run("cancel", "--yes")
 
 
-@pytest.mark.parametrize("killed", [killed_from_0, killed_from_20, killed_from_50])
-def test_a_run_killed_at_random_moments_ends_right_and_takes_no_step_too_many(
-    found: Callable[[Scenario], dict[str, Any]], killed: Scenario
-) -> None:
-    result = found(killed)
-    for before, after in pairwise(result["weights"]):
+@by(killed_from_0, killed_from_20, killed_from_50)
+def test_a_run_killed_at_random_moments_ends_right_and_takes_no_step_too_many(found: Found) -> None:
+    for before, after in pairwise(found["weights"]):
         allowed = next_weight(before, STEPS, MAX_STEP) or 0
-        assert after <= allowed, result
-    assert result["exit code"] == 0, result
-    assert result["promoted"], result
-    assert result["failed"] == {}, result
+        assert after <= allowed, found
+    assert found["exit code"] == 0, found
+    assert found["promoted"], found
+    assert found["failed"] == {}, found
 
 
-@scenario
-def good(stage: Stage) -> dict[str, Any]:
+def good(stage: Stage) -> Found:
     with Release.of(stage) as release, release.running() as run:
         finished = run.ended()
         folder = release.scene.stack.folder
@@ -176,27 +177,24 @@ def good(stage: Stage) -> dict[str, Any]:
         }
 
 
-def test_a_good_canary_is_promoted_without_a_person_and_no_request_fails(
-    found: Callable[[Scenario], dict[str, Any]],
-) -> None:
-    result = found(good)
-    assert result["finished"].exit_code == 0, result["finished"]
-    assert result["weights"] == [(0, 20), (20, 50), (50, 100)]
-    assert result["promoted"]
-    assert result["images"] == {CANARY_IMAGE}
-    assert result["failed"] == {}
-    assert result["again"] == 0, "a release that is done has nothing left to do"
+@by(good)
+def test_a_good_canary_is_promoted_without_a_person_and_no_request_fails(found: Found) -> None:
+    assert found["finished"].exit_code == 0, found["finished"]
+    assert found["weights"] == [(0, 20), (20, 50), (50, 100)]
+    assert found["promoted"]
+    assert found["images"] == {CANARY_IMAGE}
+    assert found["failed"] == {}
+    assert found["again"] == 0, "a release that is done has nothing left to do"
 
 
-def test_a_run_leaves_its_journal_and_its_page(found: Callable[[Scenario], dict[str, Any]]) -> None:
-    result = found(good)
-    assert isinstance(result["journal"], Finished)
-    assert result["journal"].exit_code == 0
-    assert CANARY_IMAGE in result["page"]
+@by(good)
+def test_a_run_leaves_its_journal_and_its_page(found: Found) -> None:
+    assert isinstance(found["journal"], Finished)
+    assert found["journal"].exit_code == 0
+    assert CANARY_IMAGE in found["page"]
 
 
-@scenario
-def errors(stage: Stage) -> dict[str, Any]:
+def errors(stage: Stage) -> Found:
     """10 points more of the canary's requests fail, from the first one on."""
     ailing = {"env": {"SANDBOX_ERROR_RATE": "0.1"}}
     slow = {"steps": [50], "stepSeconds": 60}
@@ -207,16 +205,13 @@ def errors(stage: Stage) -> dict[str, Any]:
         return after_rollback(release, run)
 
 
-def test_a_canary_with_10_points_more_errors_is_rolled_back_by_its_error_rate(
-    found: Callable[[Scenario], dict[str, Any]],
-) -> None:
-    result = found(errors)
-    assert result["gates"] == {"error-rate"}
-    assert_rolled_back(result)
+@by(errors)
+def test_a_canary_with_10_points_more_errors_is_rolled_back_by_its_error_rate(found: Found) -> None:
+    assert found["gates"] == {"error-rate"}
+    assert_rolled_back(found)
 
 
-@scenario
-def latency(stage: Stage) -> dict[str, Any]:
+def latency(stage: Stage) -> Found:
     """Stable takes 60 ms, and the canary twice that."""
     canary = {"env": {"SANDBOX_LATENCY_SECONDS": "0.12"}}
     slow = {"steps": [50], "stepSeconds": 60}
@@ -226,14 +221,13 @@ def latency(stage: Stage) -> dict[str, Any]:
             return after_rollback(release, run)
 
 
-def test_a_canary_twice_as_slow_is_rolled_back_by_its_latency(found: Callable[[Scenario], dict[str, Any]]) -> None:
-    result = found(latency)
-    assert result["gates"] == {"latency"}
-    assert_rolled_back(result)
+@by(latency)
+def test_a_canary_twice_as_slow_is_rolled_back_by_its_latency(found: Found) -> None:
+    assert found["gates"] == {"latency"}
+    assert_rolled_back(found)
 
 
-@scenario
-def crashes(stage: Stage) -> dict[str, Any]:
+def crashes(stage: Stage) -> Found:
     """The canary's container crashes again and again once it has 20 percent."""
     with (
         Release.of(stage, rollout={"stepSeconds": 60}) as release,
@@ -246,18 +240,15 @@ def crashes(stage: Stage) -> dict[str, Any]:
         return after_rollback(release, run) | {"reached": weights(run)}
 
 
-def test_a_canary_that_crashes_at_20_percent_is_rolled_back_by_its_pods(
-    found: Callable[[Scenario], dict[str, Any]],
-) -> None:
-    result = found(crashes)
-    assert result["gates"] & {"restarts", "availability"}
-    assert not result["gates"] - {"restarts", "availability"}
-    assert result["reached"][0] == (0, 20)
-    assert_rolled_back(result)
+@by(crashes)
+def test_a_canary_that_crashes_at_20_percent_is_rolled_back_by_its_pods(found: Found) -> None:
+    assert found["gates"] & {"restarts", "availability"}
+    assert not found["gates"] - {"restarts", "availability"}
+    assert found["reached"][0] == (0, 20)
+    assert_rolled_back(found)
 
 
-@scenario
-def memory(stage: Stage) -> dict[str, Any]:
+def memory(stage: Stage) -> Found:
     """The canary's memory grows to its limit of 256 MiB while it is watched."""
     with (
         Release.of(stage, rollout={"stepSeconds": 60}) as release,
@@ -271,14 +262,13 @@ def memory(stage: Stage) -> dict[str, Any]:
         return after_rollback(release, run)
 
 
-def test_a_canary_that_leaks_memory_is_rolled_back_by_its_memory(found: Callable[[Scenario], dict[str, Any]]) -> None:
-    result = found(memory)
-    assert result["gates"] == {"memory"}
-    assert_rolled_back(result)
+@by(memory)
+def test_a_canary_that_leaks_memory_is_rolled_back_by_its_memory(found: Found) -> None:
+    assert found["gates"] == {"memory"}
+    assert_rolled_back(found)
 
 
-@scenario
-def few(stage: Stage) -> dict[str, Any]:
+def few(stage: Stage) -> Found:
     rollout = {"gates": {"minRequests": 100000}, "holdSeconds": 6}
     with Release.of(stage, rollout=rollout) as release, release.running() as run:
         finished = run.ended()
@@ -291,15 +281,14 @@ def few(stage: Stage) -> dict[str, Any]:
         }
 
 
-def test_a_canary_with_too_few_requests_is_held_and_not_promoted(found: Callable[[Scenario], dict[str, Any]]) -> None:
-    result = found(few)
-    assert result["finished"].exit_code == 3, result["finished"]
-    assert (result["weight"], result["declared"], result["promoted"]) == (20, 20, False)
-    assert result["held"] == ["held"]
+@by(few)
+def test_a_canary_with_too_few_requests_is_held_and_not_promoted(found: Found) -> None:
+    assert found["finished"].exit_code == 3, found["finished"]
+    assert (found["weight"], found["declared"], found["promoted"]) == (20, 20, False)
+    assert found["held"] == ["held"]
 
 
-@scenario
-def blind(stage: Stage) -> dict[str, Any]:
+def blind(stage: Stage) -> Found:
     """Prometheus is away when the run begins, fails in every other way afterwards, and comes back."""
     modes: list[Mode] = ["slow", "empty", "nan", "garbage"]
     with Release.of(stage, weight=20, rollout={"holdSeconds": 300}) as release:
@@ -324,20 +313,17 @@ def blind(stage: Stage) -> dict[str, Any]:
             }
 
 
-def test_without_a_usable_prometheus_a_run_holds_and_it_goes_on_when_that_is_back(
-    found: Callable[[Scenario], dict[str, Any]],
-) -> None:
-    result = found(blind)
-    assert result["held"]
-    outcomes = {mode: event.verdict.outcome for mode, event in result["sampled"].items()}
+@by(blind)
+def test_without_a_usable_prometheus_a_run_holds_and_it_goes_on_when_that_is_back(found: Found) -> None:
+    assert found["held"]
+    outcomes = {mode: event.verdict.outcome for mode, event in found["sampled"].items()}
     assert outcomes == dict.fromkeys(["slow", "empty", "nan", "garbage"], "inconclusive")
-    assert result["finished"].exit_code == 0, result["finished"]
-    assert result["events"].count("held") == result["events"].count("resumed") == 1
-    assert result["weight"] == 20
+    assert found["finished"].exit_code == 0, found["finished"]
+    assert found["events"].count("held") == found["events"].count("resumed") == 1
+    assert found["weight"] == 20
 
 
-@scenario
-def api_server(stage: Stage) -> dict[str, Any]:
+def api_server(stage: Stage) -> Found:
     with Release.of(stage, weight=20, rollout={"steps": [20, 50]}) as release:
         server = ApiServer(stage.sandbox.kubeconfig, release.folder)
         release.environment["KUBECONFIG"] = str(server.kubeconfig)
@@ -355,15 +341,14 @@ def api_server(stage: Stage) -> dict[str, Any]:
             }
 
 
-def test_a_run_outlives_20_seconds_without_the_api_server(found: Callable[[Scenario], dict[str, Any]]) -> None:
-    result = found(api_server)
-    assert result["finished"].exit_code == 0, result["finished"]
-    assert result["weight"] == 50
-    assert any("answers again" in text for text in result["troubles"])
+@by(api_server)
+def test_a_run_outlives_20_seconds_without_the_api_server(found: Found) -> None:
+    assert found["finished"].exit_code == 0, found["finished"]
+    assert found["weight"] == 50
+    assert any("answers again" in text for text in found["troubles"])
 
 
-@scenario
-def interrupts(stage: Stage) -> dict[str, Any]:
+def interrupts(stage: Stage) -> Found:
     with Release.of(stage, weight=20, rollout={"stepSeconds": 120}) as release:
         with release.running() as run:
             run.saw("sampled")
@@ -381,20 +366,17 @@ def interrupts(stage: Stage) -> dict[str, Any]:
         return {"once": once, "weight": weight, "twice": twice, "after": after, "in force": release.scene.weight()}
 
 
-def test_an_interrupt_ends_a_run_at_its_weight_a_second_one_at_once_and_the_next_run_goes_on(
-    found: Callable[[Scenario], dict[str, Any]],
-) -> None:
-    result = found(interrupts)
-    assert result["once"].exit_code == 130
-    assert "20 %" in result["once"].text
-    assert "canary abort" in result["once"].text
-    assert result["weight"] == 20
-    assert result["twice"] == 130
-    assert (result["after"], result["in force"]) == (0, 50)
+@by(interrupts)
+def test_an_interrupt_ends_a_run_at_its_weight_a_second_one_at_once_and_the_next_run_goes_on(found: Found) -> None:
+    assert found["once"].exit_code == 130
+    assert "20 %" in found["once"].text
+    assert "canary abort" in found["once"].text
+    assert found["weight"] == 20
+    assert found["twice"] == 130
+    assert (found["after"], found["in force"]) == (0, 50)
 
 
-@scenario
-def two_drivers(stage: Stage) -> dict[str, Any]:
+def two_drivers(stage: Stage) -> Found:
     """Two in one folder; then two in two folders, as on two machines, with the same backend and cluster."""
     with Release.of(stage, weight=20, rollout={"stepSeconds": 8}) as release:
         other = release.folder / "other"
@@ -418,12 +400,12 @@ def two_drivers(stage: Stage) -> dict[str, Any]:
         }
 
 
-def test_two_drivers_never_fight(found: Callable[[Scenario], dict[str, Any]]) -> None:
-    result = found(two_drivers)
-    assert result["same folder"] == 5
-    assert result["promoted"], result
-    assert result["codes"] <= {0, 1, 5}, result
-    assert 0 in result["codes"] or result["finishing"] == 0, result
-    rises = [after for before, after in pairwise(result["weights"]) if after > before]
-    assert rises == [50, 100], result
-    assert result["failed"] == {}
+@by(two_drivers)
+def test_two_drivers_never_fight(found: Found) -> None:
+    assert found["same folder"] == 5
+    assert found["promoted"], found
+    assert found["codes"] <= {0, 1, 5}, found
+    assert 0 in found["codes"] or found["finishing"] == 0, found
+    rises = [after for before, after in pairwise(found["weights"]) if after > before]
+    assert rises == [50, 100], found
+    assert found["failed"] == {}
