@@ -93,7 +93,7 @@ def assert_rolled_back(result: Found) -> None:
     assert (result["weight"], result["declared"]) == (0, 0)
     assert result["answers"].keys() == {"stable"}
     assert result["stable"] == STABLE_IMAGE
-    assert result["seconds"] < 5  # on a busy machine; docs/releases.md has what is measured on an idle one
+    assert result["seconds"] < 1  # 11 to 145 ms on a busy machine
     assert result["again"] == 1, "the same canary is not tried again unasked"
 
 
@@ -388,12 +388,10 @@ def two_drivers(stage: Stage) -> Found:
             with release.running(folder=other) as second:
                 codes = {first.exit_code(), second.exit_code()}
                 told = second.told
-            finishing = release.start().exit_code()
         return {
             "same folder": same_folder,
             "codes": codes,
             "told": told,
-            "finishing": finishing,
             "weights": seen,
             "promoted": release.is_promoted(),
             "failed": dict(release.traffic.total[NAME].failures),
@@ -404,8 +402,7 @@ def two_drivers(stage: Stage) -> Found:
 def test_two_drivers_never_fight(found: Found) -> None:
     assert found["same folder"] == 5
     assert found["promoted"], found
-    assert found["codes"] <= {0, 1, 5}, found
-    assert 0 in found["codes"] or found["finishing"] == 0, found
+    assert found["codes"] in ({0, 1}, {0, 3}, {0, 5}), found  # gone, lowered, or under way when the other one looked
     rises = [after for before, after in pairwise(found["weights"]) if after > before]
     assert rises == [50, 100], found
     assert found["failed"] == {}
