@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 PYTHON_ENV := .venv/bin/python
 
-.PHONY: help demo test test-unit lint sandbox sandbox-down shell toolchain bench
+.PHONY: help demo test test-unit lint sandbox sandbox-down shell traffic toolchain bench
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ sandbox-down: .venv/complete ## end the local cluster and remove all of it
 
 shell: sandbox ## a shell in which pulumi, kubectl and curl reach the local cluster
 	@$(PYTHON_ENV) -m demo.shell || true # the exit code is that of the shell's last command
+
+traffic: .venv/complete ## requests to the three services in the local cluster, until Control-C
+	@$(PYTHON_ENV) -m demo.traffic
 
 toolchain: .venv/complete ## find or build the engine, the provider and the control plane
 	@$(PYTHON_ENV) -m sandbox.toolchain

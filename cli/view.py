@@ -108,10 +108,11 @@ class Listener(Protocol):
 
 
 class Lines:
-    """A line for each event."""
+    """A line for each event; that of a look has the numbers of the step so far."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._course = Course()
 
     def __enter__(self) -> Self:
         return self
@@ -121,6 +122,10 @@ class Lines:
 
     def __call__(self, event: AnyEvent) -> None:
         """Write an event."""
+        self._course.add(event)
+        if isinstance(event, Sampled):
+            step = self._course.services[event.sample.service].steps[-1]
+            event = event.model_copy(update={"sample": merged([each.sample for each in step.samples])})
         self._console.print(_stamped(event), markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager

@@ -144,13 +144,19 @@ def status(settings: Settings, stack: str, names: Sequence[str], seen: Seen, jou
     return Status(stack=stack, at=seen.at, run=run, services=services)
 
 
+def _not_measured(seen: Seen, has_canary: bool) -> str:  # noqa: FBT001 - one caller
+    if not has_canary:
+        return "there is no canary"
+    return seen.not_counted or "nothing has counted requests of it"
+
+
 def _service(settings: Settings, stack: str, name: str, seen: Seen, verdict: LastVerdict | None) -> ServiceStatus:
     live, count = seen.live[name], seen.counts.get(name)
     weight, key = settings.canary_weight_of(name)
     declared = settings.services[name].canary is not None
     routed = live.split is not None and live.split.canary is not None
     measured = None
-    if count is not None:
+    if count is not None and (declared or routed):
         requests, canary = round(count.total), round(count.canary)
         share = TOTAL_WEIGHT * canary / requests if requests else None
         measured = Measured(seconds=WINDOW_SECONDS, requests=requests, canary=canary, share=share)
@@ -160,7 +166,7 @@ def _service(settings: Settings, stack: str, name: str, seen: Seen, verdict: Las
         declared_by=key if declared else None,
         weight=live.weight if routed else None,
         measured=measured,
-        not_measured=None if measured else seen.not_counted or "nothing has counted requests of it",
+        not_measured=None if measured else _not_measured(seen, declared or routed),
         stable=_track(name, Track.STABLE, live, seen),
         canary=_track(name, Track.CANARY, live, seen),
         always_canary=tuple(kept_at_weight_0(settings, name)),

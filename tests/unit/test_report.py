@@ -208,7 +208,7 @@ def test_samples_are_said_with_what_decides() -> None:
     failing = next(line(event) for event in looks if event.verdict.outcome == "fail")
 
     assert good.startswith("auth-service: ✓ good so far; 97 requests (5.0 %); errors 0 %")
-    assert blind.startswith("auth-service: ? inconclusive: error-rate, latency, share; requests: http://prometheus")
+    assert blind.startswith("auth-service: ? inconclusive: error-rate, latency, share; http://prometheus")
     assert "✗ fail: canary fails 9.8 points more often than stable, at most 5 are allowed; 361 requests" in failing
 
 
