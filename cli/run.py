@@ -21,7 +21,7 @@ from cli.progress import Progress
 from cli.project import Project, opened
 from cli.report import write
 from cli.terminal import Terminal
-from cli.view import Lines, listener
+from cli.view import Lines, View, listener
 from cluster.connection import connect
 from cluster.errors import ClusterError
 from cluster.live_cluster import LiveCluster
@@ -174,6 +174,8 @@ def _run(options: _Options, project: Project, signals: Interruptions) -> int:
             listeners.append(Commits(engine.file))
         with view:
             finished = driver.run(start, journal.run, [view, *listeners])
+    if isinstance(view, View):
+        click.echo(finished.text)  # which the table may have cut to its width
     _report(options, journal)
     if options.show_change:
         click.echo(_change(before, engine.file), nl=False)
