@@ -6,6 +6,7 @@ and started again. Why it decides as it does: docs/adr/0013-driver.md.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, TypeVar
 
 from cluster.errors import ClusterError, ForbiddenError
@@ -343,7 +344,7 @@ class Driver:
     def _hold(self, hold: _Hold, verdicts: Sequence[Verdict], *, passed: bool, over: bool) -> None:
         """Begin to hold when there is a reason to, and end the run when that takes too long."""
         now = self._clock.monotonic()
-        reason = _reasons(verdicts)
+        reason = _unknown(verdicts)
         if passed and not hold.approved and not hold.asking:
             hold.since, hold.asking = now, True
             self._ask_for_approval(hold)
@@ -365,17 +366,21 @@ class Driver:
     def _sampled(self, watched: _Watched, weights: Mapping[str, int]) -> list[Verdict] | None:
         """Take a sample of each service and return the verdicts.
 
-        They are None when a weight has changed since it was looked at: then nothing is judged.
+        They are None when a weight has changed since it was looked at: then nothing is judged any more.
+
+        Raises:
+            _Failing: a canary is worse than it may be.
         """
-        taken = self._hearing(lambda: {name: self._sampler.sample(name, mark) for name, mark in watched.marks.items()})
-        if any(sample.weight not in {weights[name], None} for name, sample in taken.items()):
-            return None
         verdicts = []
-        remaining = self._remaining(watched)
-        for name, sample in taken.items():
+        for name, mark in watched.marks.items():
+            sample = self._hearing(partial(self._sampler.sample, name, mark))
+            if sample.weight not in {weights[name], None}:
+                return None
+            remaining = self._remaining(watched)
             samples = watched.samples[name]
             samples.append(sample)
             verdict = self._judge(samples, complete=self._is_over(remaining))
+            judged = self._clock.monotonic()
             verdicts.append(verdict)
             self._emit(
                 Sampled(
@@ -386,8 +391,9 @@ class Driver:
                     remaining_seconds=max(0.0, remaining),
                 )
             )
-        if any(verdict.outcome == "fail" for verdict in verdicts):
-            raise _Failing(_reasons(verdicts, "fail"), self._clock.monotonic())
+            if verdict.outcome == "fail":
+                # A look at the next service may take long, and requests go to this canary meanwhile.
+                raise _Failing(_failures(verdict), judged)
         return verdicts
 
     def _unchanged(self, group: tuple[str, ...], weights: Mapping[str, int]) -> bool:
@@ -786,9 +792,18 @@ class Driver:
                 self._emit_trouble(f"{type(error).__name__}: {error}: no more events go to {listener}")
 
 
-def _reasons(verdicts: Iterable[Verdict], outcome: str = "inconclusive") -> str:
-    texts = (f"{each.service}: {gate.text}" for each in verdicts for gate in each.gates if gate.outcome == outcome)
-    return "; ".join(dict.fromkeys(texts))
+def _failures(verdict: Verdict) -> str:
+    return "; ".join(f"{verdict.service}: {gate.text}" for gate in verdict.gates if gate.outcome == "fail")
+
+
+def _unknown(verdicts: Iterable[Verdict]) -> str:
+    """Return which gates have too little to go by, and of which services."""
+    services: dict[str, list[str]] = {}
+    for verdict in verdicts:
+        gates = ", ".join(gate.gate for gate in verdict.gates if gate.outcome == "inconclusive")
+        if gates:
+            services.setdefault(gates, []).append(verdict.service)
+    return "; ".join(f"too little is known of {gates} ({_listed(names)})" for gates, names in services.items())
 
 
 def _all_pass(verdicts: Iterable[Verdict]) -> bool:
