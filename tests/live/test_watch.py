@@ -63,7 +63,9 @@ def of_service(lines: list[str]) -> str:
 def test_declared_read_back_and_measured_weight_are_told_and_followed(scene: Scene) -> None:
     with scene.traffic(), watched(scene, "--prometheus", scene.sandbox.prometheus_url) as lines:
         eventually(
-            lambda: re.search(r"20 % declared and read back, .* requests \((19|20|21)\.\d %\)", of_service(lines))
+            # Each pod has to have been scraped twice.
+            lambda: re.search(r"20 % declared and read back, .* requests \((19|20|21)\.\d %\)", of_service(lines)),
+            120,
         )
         assert re.search(r"errors 0 % \(stable 0 %\); p95|errors 0 % \(stable 0 %\), p95", of_service(lines))
 
