@@ -71,6 +71,7 @@ class Task:
         to: the step (percent) after which it ends without a promotion; None for promotion.
         approved: steps (percent) after which a person has approved already.
         again: also an image that was rolled back before.
+        roll_back: why nothing is released, but taken out of the traffic; None for a release.
         by: who started it, as USER@HOST.
     """
 
@@ -80,6 +81,7 @@ class Task:
     to: int | None = None
     approved: frozenset[int] = frozenset()
     again: bool = False
+    roll_back: str | None = None
 
 
 class RunEnded(Exception):  # noqa: N818 - most ends are no errors
@@ -211,7 +213,7 @@ class Driver:
             beyond = [name for name in start.moving if self._weights[name] > self._task.to]
             if beyond:
                 raise RunEnded("refused", f"{self._at(beyond)}, above {self._task.to} %, where the run is to end")
-        if not self._task.again:
+        if not self._task.again and self._task.roll_back is None:
             again = [name for name in start.moving if _was_rolled_back(start.live[name], self._images[name])]
             if again and not self._unfinished_rollback(start, again):
                 raise RunEnded(
@@ -246,6 +248,8 @@ class Driver:
                 },
             )
         )
+        if self._task.roll_back is not None and start.moving:
+            self._roll_back(start.moving, _Failing(self._task.roll_back, self._clock.monotonic()))
         rolled_back = [name for name in start.moving if _was_rolled_back(start.live[name], self._images[name])]
         if rolled_back and not self._task.again:
             group = next(group for group in self._groups(start.moving) if set(rolled_back) & set(group))
