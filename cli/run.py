@@ -84,6 +84,11 @@ class _Options:
 @click.option("--to", type=int, metavar="WEIGHT", help="End after this step, without a promotion.")
 @click.option("approved", "--approve", type=int, metavar="WEIGHT", multiple=True, help="This step is approved.")
 @click.option("--again", is_flag=True, help="Also a canary that was rolled back before.")
+@click.option("--roll-back", metavar="REASON", help="Release nothing: roll back, as when a gate fails.")
+@click.option("waves", "--wave", metavar="STACK[,...]", multiple=True, help="These stacks together (repeatable).")
+@click.option(
+    "--parallel", type=click.IntRange(1), metavar="N", help=f"Stacks of a wave at a time (default {PARALLEL})."
+)
 @click.option("policy_packs", "--policy-pack", type=_FOLDER, multiple=True, help="Check with this policy pack.")
 @click.option(
     "policy_configs", "--policy-pack-config", type=_FILE, multiple=True, help="Configure that policy pack by this file."
