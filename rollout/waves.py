@@ -106,12 +106,10 @@ class Wave:
     @property
     def exit_code(self) -> int:
         """What the command ends with after this wave."""
+        if self._signals > 1:
+            return _INTERRUPTED
         if self._rolling_back:
-            return (
-                _INTERRUPTED
-                if self._signals > 1
-                else max([self._codes[name] for name in self._left], default=_ROLLED_BACK)
-            )
+            return max((self._codes[name] for name in self._left), default=_ROLLED_BACK)
         failed = [code for code in self._codes.values() if code != _HELD]
         if self._signals and not failed:
             return _INTERRUPTED

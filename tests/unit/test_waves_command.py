@@ -11,7 +11,6 @@ from typing import Any
 import click
 import pytest
 
-from cli import run as command
 from cli.main import canary
 from cli.project import Project
 from cli.waves import Fleet, Member, members
@@ -239,7 +238,7 @@ def test_the_options_of_a_run_are_passed_on_to_each(monkeypatch: pytest.MonkeyPa
         made.append(self)
         return 0
 
-    monkeypatch.setattr(command.Fleet, "release", release)
+    monkeypatch.setattr(Fleet, "release", release)
     arguments = ["--wave", "dev", "--wave", "prod", "--prometheus", "http://p.example", "--again", "--commit", "--yes"]
     assert canary.main(["run", *arguments, "--parallel", "7"], standalone_mode=False) == 0
     assert made[0].options == ["--prometheus", "http://p.example", "--again", "--commit"]
