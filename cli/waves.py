@@ -20,6 +20,7 @@ from cluster.errors import ClusterError
 from config.loader import ConfigError
 from rollout.engine import EngineError
 from rollout.events import EVENTS, AnyEvent, Promoted, RolledBack, RunStarted, Sampled
+from rollout.interruption import ROLL_BACK
 from rollout.waves import Phase, Wave
 
 PARALLEL: Final = 4
@@ -111,7 +112,6 @@ class _Run:
 
     process: subprocess.Popen[str]
     released: bool = False
-    reason: str = ""
 
 
 @dataclass
@@ -146,7 +146,8 @@ class Fleet:
                 wave = Wave(
                     [member.name for member in each],
                     self.parallel,
-                    [member.name for member in each if member.exposed],
+                    exposed=[member.name for member in each if member.exposed],
+                    sequential=[m.name for m in each if m.project.settings.rollout.order == "sequential"],
                 )
                 self._carry_out(wave, {member.name: member for member in each})
                 if code := wave.exit_code:
@@ -169,12 +170,12 @@ class Fleet:
                 case _Said(name, line, error=True):
                     click.echo(f"{name:{self._width}}  {line}", err=True)
                 case _Said(name, line):
-                    self._told(name, line)
+                    self._told(wave, name, line)
                 case _Ended(name, code):
                     run = self._running.pop(name)
-                    self._end_runs(wave.ended(name, code, run.reason, released=run.released))
+                    self._stop(wave, wave.ended(name, code, released=run.released))
                 case _Signal():
-                    self._end_runs(wave.interrupted())
+                    self._send(wave.interrupted(), signal.SIGTERM)
 
     def _begin(self, member: Member, phase: Phase, reason: str) -> None:
         own: Mapping[Phase, list[str]] = {
@@ -213,36 +214,38 @@ class Fleet:
         with process:  # which closes its pipes
             code = process.wait()
         if code < 0:  # a signal came before it could hear any, or was SIGKILL
-            code = exit_codes.INTERRUPTED if -code in _ENDING else exit_codes.CLUSTER
+            code = exit_codes.INTERRUPTED if -code in {*_ENDING, ROLL_BACK} else exit_codes.CLUSTER
         self._news.put(_Ended(name, code))
 
-    def _told(self, name: str, line: str) -> None:
+    def _told(self, wave: Wave, name: str, line: str) -> None:
         try:
             event: AnyEvent = EVENTS.validate_json(line)
         except ValidationError:  # a line that was cut off when the run was killed
             return
-        run = self._running[name]
         match event:
             case RunStarted():
-                run.released = True
+                self._running[name].released = True
             case Promoted():
                 self._promoted.append(name)
             case RolledBack():
-                run.reason = event.reason
+                self._stop(wave, wave.failed(name, event.reason))
         if self.as_json:
             click.echo(line)
         elif not isinstance(event, Sampled):  # `canary watch` shows those of a stack
             click.echo(f"{name:{self._width}}  {stamped(event)}")
 
-    def _end_runs(self, names: Iterable[str]) -> None:
+    def _stop(self, wave: Wave, names: Iterable[str]) -> None:
+        self._send(names, ROLL_BACK if wave.rolling_back else signal.SIGTERM)
+
+    def _send(self, names: Iterable[str], number: signal.Signals) -> None:
         for name in names:
-            self._running[name].process.terminate()
+            self._running[name].process.send_signal(number)
 
     def _end(self, wave: Wave, code: int, stacks: Sequence[str], later: Sequence[str]) -> str:
         parts = []
         if code == exit_codes.HELD:
             parts.append("The wave is held: no stack of it is promoted before all have passed")
-        elif wave.reason:
+        elif wave.rolling_back:
             parts.append(f"The wave is rolled back: {wave.reason}")
         else:
             parts.append("The wave ends; the weights stay as they are")

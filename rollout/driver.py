@@ -723,6 +723,10 @@ class Driver:
         """Return if a person wants the run to go on; without one it ends."""
         if self._signals.at_once:
             raise KeyboardInterrupt
+        if self._signals.roll_back and ROLL_BACK in self._answers:
+            raise _Failing(
+                "it was told to by a signal, as when another stack of its wave fails", self._clock.monotonic()
+            )
         if self._person.present and self._signals.typed:
             where = f"; {self._at(self._weights)}" if self._weights else ""
             self._person.ask(f"Interrupted{where}.", self._answers)

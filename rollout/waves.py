@@ -25,12 +25,16 @@ class Wave:
         stacks: their names.
         parallel: so many runs at a time.
         exposed: those whose canary may get requests already.
+        sequential: those of which only one service goes back when it fails.
     """
 
-    def __init__(self, stacks: Sequence[str], parallel: int, exposed: Collection[str] = ()) -> None:
+    def __init__(
+        self, stacks: Sequence[str], parallel: int, exposed: Collection[str] = (), sequential: Collection[str] = ()
+    ) -> None:
         self._stacks = tuple(stacks)
         self._parallel = parallel
         self._concerned = set(exposed)
+        self._sequential = sequential
         # With nobody to wait for, the last step need not be watched twice.
         self._phase: Phase = "steps" if len(stacks) > 1 else "promotion"
         self._queue = deque(stacks)
@@ -54,33 +58,37 @@ class Wave:
             self._concerned.add(name)
         return due
 
-    def ended(self, name: str, exit_code: int, reason: str = "", *, released: bool = True) -> Collection[str]:
+    def failed(self, name: str, reason: str = "") -> Collection[str]:
+        """Take in that a canary is rolled back, and return the stacks whose runs have to roll back now, too."""
+        if self._phase == "rollback" or name in self._reasons or (self.rolling_back and name in self._stopped):
+            return ()
+        self._reasons[name] = reason
+        return self._stop()
+
+    def ended(self, name: str, exit_code: int, *, released: bool = True) -> Collection[str]:
         """Take in the end of a run, and return the stacks whose runs are to be stopped now.
 
         Args:
             name: of the stack.
             exit_code: as `canary run` has it.
-            reason: why it rolled back, if it did.
             released: it had something to release.
         """
         self._running.remove(name)
-        if self._phase == "rollback":
-            if exit_code in {_DONE, _ROLLED_BACK}:
-                self._back.add(name)
-            else:
-                self._codes[name] = exit_code
+        if self._phase == "rollback" and exit_code in {_DONE, _ROLLED_BACK}:
+            self._back.add(name)
             return ()
+        if exit_code == _ROLLED_BACK:
+            if name not in self._sequential:
+                self._back.add(name)
+            return self.failed(name)
         if exit_code == _DONE:
             if self._phase == "steps" and released:
                 self._to_promote.append(name)
             return ()
-        if exit_code == _INTERRUPTED and name in self._stopped:
+        if exit_code == _INTERRUPTED and name in self._stopped and self._phase != "rollback":
             return ()
         self._codes[name] = exit_code
-        if exit_code == _ROLLED_BACK:
-            self._reasons[name] = reason
-            self._back.add(name)
-        return () if exit_code == _HELD else self._stop()
+        return () if exit_code == _HELD or self._phase == "rollback" else self._stop()
 
     def interrupted(self) -> Collection[str]:
         """Take in that somebody wants it to end, and return the stacks whose runs are to be told.
@@ -89,9 +97,14 @@ class Wave:
         """
         self._signals += 1
         if self._signals == 1:
-            return () if self._rolling_back else self._stop()
+            return () if self.rolling_back else self._stop()
         self._queue.clear()
         return tuple(self._running)
+
+    @property
+    def rolling_back(self) -> bool:
+        """Whether all of it has to go back."""
+        return bool(self._reasons)
 
     @property
     def reason(self) -> str:
@@ -101,14 +114,14 @@ class Wave:
     @property
     def not_back(self) -> Collection[str]:
         """Those that are to be rolled back and were not yet: their canaries may still get requests."""
-        return self._left if self._rolling_back else ()
+        return self._left if self.rolling_back else ()
 
     @property
     def exit_code(self) -> int:
         """What the command ends with after this wave."""
         if self._signals > 1:
             return _INTERRUPTED
-        if self._rolling_back:
+        if self.rolling_back:
             return max((self._codes[name] for name in self._left), default=_ROLLED_BACK)
         failed = [code for code in self._codes.values() if code != _HELD]
         if self._signals and not failed:
@@ -116,23 +129,19 @@ class Wave:
         return next(iter([*failed, *self._codes.values()]), _DONE)
 
     @property
-    def _rolling_back(self) -> bool:
-        return bool(self._reasons)
-
-    @property
     def _left(self) -> Sequence[str]:
         return [name for name in self._stacks if name in self._concerned - self._back]
 
     def _stop(self) -> Collection[str]:
         self._queue.clear()
-        new = [name for name in self._running if name not in self._stopped]
+        new = [name for name in self._running if name not in self._stopped and name not in self._reasons]
         self._stopped.update(new)
         return new
 
     def _next_phase(self) -> None:
         if self._phase == "rollback" or self._signals > 1:
             return
-        if self._rolling_back:
+        if self.rolling_back:
             self._phase = "rollback"
             self._queue.extend(self._left)
         elif self._phase == "steps" and not self._codes and not self._signals:

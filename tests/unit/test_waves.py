@@ -28,7 +28,8 @@ class Play:
 
     def end(self, name: str, code: int, *, released: bool = True) -> None:
         phase = self.running.pop(name)
-        stopped = self.wave.ended(name, code, "too many errors", released=released)
+        stopped = [*(self.wave.failed(name, "too many errors") if code == 2 else ())]
+        stopped += self.wave.ended(name, code, released=released)
         assert phase != "rollback" or not stopped
         self.told += stopped
         self.begin()
@@ -49,8 +50,8 @@ class Play:
         return [name for name, each in self.begun if each == phase]
 
 
-def play(stacks: Sequence[str], parallel: int = 9, exposed: Sequence[str] = ()) -> Play:
-    begun = Play(Wave(stacks, parallel, exposed))
+def play(stacks: Sequence[str], parallel: int = 9, exposed: Sequence[str] = (), sequential: Sequence[str] = ()) -> Play:
+    begun = Play(Wave(stacks, parallel, exposed, sequential))
     begun.begin()
     return begun
 
@@ -97,6 +98,26 @@ def test_one_that_fails_takes_back_those_that_run_and_those_that_have_passed() -
     wave.stopped()
     assert wave.of("rollback") == ["a", "c"]
     assert wave.wave.reason == "b, of the same wave: too many errors"
+    assert wave.rest() == 2
+    assert list(wave.wave.not_back) == []
+
+
+def test_the_others_are_told_before_the_rollback_of_the_one_that_fails_is_over() -> None:
+    wave = play("abc", 2)
+    assert list(wave.wave.failed("a", "too many errors")) == ["b"]
+    assert wave.wave.rolling_back
+    wave.end("b", 2)
+    wave.end("a", 2)
+    assert wave.running == {}
+    assert wave.wave.reason == "a, of the same wave: too many errors", "b has none of its own"
+    assert wave.rest() == 2
+
+
+def test_a_stack_whose_services_move_one_by_one_goes_back_with_all_of_them() -> None:
+    wave = play("ab", sequential="ab")
+    wave.end("a", 2)
+    wave.end("b", 2)
+    assert wave.of("rollback") == ["a", "b"]
     assert wave.rest() == 2
     assert list(wave.wave.not_back) == []
 

@@ -19,14 +19,14 @@ from demo.measurement import wait_for
 
 # Stands for `canary run`: notes how it was called, and does what `orders` says for its stack and what it is for.
 RUN = r"""
-import json, os, signal, sys
+import json, os, signal, sys, time
 from pathlib import Path
 
 here = Path(sys.argv[1])
 arguments = sys.argv[2:]
 stack = arguments[arguments.index("--stack") + 1]
 kind = "rollback" if "--roll-back" in arguments else "steps" if "--to" in arguments else "promotion"
-signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGUSR1])
 order = {"code": 2 if kind == "rollback" else 0, "reason": ""}
 order |= json.loads((here / "orders").read_text()).get(f"{stack} {kind}", {})
 with (here / "calls").open("a") as calls:
@@ -35,11 +35,12 @@ with (here / "calls").open("a") as calls:
 def tell(event, **fields):
     print(json.dumps({"event": event, "at": 1.0, "stack": f"example/{stack}", **fields}), flush=True)
 
+while len((here / "calls").read_text().splitlines()) < order.get("after", 0):
+    time.sleep(0.01)
 tell("run-started", run="r", command="run", steps=[20], stepSeconds=1, sampleSeconds=1, services={})
 print("a warning", file=sys.stderr, flush=True)
 if order.get("waits"):
-    signal.sigwait([signal.SIGTERM])
-    order["code"] = 130
+    order["code"] = 2 if signal.sigwait([signal.SIGTERM, signal.SIGUSR1]) == signal.SIGUSR1 else 130
 if order.get("killed"):
     os.kill(os.getpid(), signal.SIGKILL)
 if order["code"] == 2:
@@ -104,13 +105,13 @@ def test_each_run_is_given_its_stack_its_folder_and_what_the_fleet_was_asked_for
     assert call["arguments"] == given, "50 is no step that this stack asks approval for"
 
 
-def test_one_that_fails_ends_the_others_and_takes_them_back_for_its_reason(
+def test_one_that_fails_takes_back_those_that_run_and_those_that_have_passed(
     runs: Runs, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    orders = {"a steps": {"code": 2, "reason": "too many errors"}, "b steps": {"waits": True}}
-    assert runs.release("ab", "c", orders=orders) == 2
+    orders = {"a steps": {"after": 3, "code": 2, "reason": "too many errors"}, "b steps": {"waits": True}}
+    assert runs.release("pab", "c", orders=orders) == 2
     (call,) = [call for call in runs.calls if call["for"] == "rollback"]
-    assert (call["stack"], call["arguments"][-1]) == ("b", "a, of the same wave: too many errors")
+    assert (call["stack"], call["arguments"][-1]) == ("p", "a, of the same wave: too many errors")
     assert runs.called("promotion") == []
     assert "Not begun: c" in capsys.readouterr().out
 
