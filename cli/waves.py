@@ -164,16 +164,16 @@ class Fleet:
         while True:
             for name, phase in wave.due().items():
                 self._begin(stacks[name], phase, wave.reason)
-            if not self._running:
+            if wave.over:
                 return
             match self._news.get():
                 case _Said(name, line, error=True):
-                    click.echo(f"{name:{self._width}}  {line}", err=True)
+                    self._write(f"{name:{self._width}}  {line}", err=True)
                 case _Said(name, line):
                     self._told(wave, name, line)
                 case _Ended(name, code):
-                    run = self._running.pop(name)
-                    self._stop(wave, wave.ended(name, code, released=run.released))
+                    run = self._running.pop(name, None)
+                    self._stop(wave, wave.ended(name, code, released=run is not None and run.released))
                 case _Signal():
                     self._send(wave.interrupted(), signal.SIGTERM)
 
@@ -185,19 +185,24 @@ class Fleet:
         }
         approvals = member.project.settings.rollout.approvals
         approved = [str(weight) for weight in self.approved if weight in approvals]
-        process = subprocess.Popen(
-            [
-                *(*self.command, "--stack", member.project.stack, "--yes", "--json", *self.options, *own[phase]),
-                *(part for weight in approved for part in ("--approve", weight)),
-            ],
-            cwd=member.project.folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            process_group=0,  # what is typed on the terminal is passed on, so that a rollback is not stopped by it
-        )
+        try:
+            process = subprocess.Popen(
+                [
+                    *(*self.command, "--stack", member.project.stack, "--yes", "--json", *self.options, *own[phase]),
+                    *(part for weight in approved for part in ("--approve", weight)),
+                ],
+                cwd=member.project.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                process_group=0,  # what is typed on the terminal is passed on, so that a rollback is not stopped by it
+            )
+        except OSError as error:
+            self._news.put(_Said(member.name, f"Error: `canary run` cannot be begun: {error.strerror}", error=True))
+            self._news.put(_Ended(member.name, exit_codes.CLUSTER))
+            return
         self._running[member.name] = _Run(process)
         threading.Thread(target=self._follow, args=(member.name, process), daemon=True).start()
 
@@ -230,9 +235,9 @@ class Fleet:
             case RolledBack():
                 self._stop(wave, wave.failed(name, event.reason))
         if self.as_json:
-            click.echo(line)
+            self._write(line)
         elif not isinstance(event, Sampled):  # `canary watch` shows those of a stack
-            click.echo(f"{name:{self._width}}  {stamped(event)}")
+            self._write(f"{name:{self._width}}  {stamped(event)}")
 
     def _stop(self, wave: Wave, names: Iterable[str]) -> None:
         self._send(names, ROLL_BACK if wave.rolling_back else signal.SIGTERM)
@@ -258,7 +263,12 @@ class Fleet:
         return ". ".join(parts)
 
     def _say(self, text: str) -> None:
-        click.echo(text, err=self.as_json)
+        self._write(text, err=self.as_json)
+
+    @staticmethod
+    def _write(text: str, *, err: bool = False) -> None:
+        with suppress(OSError):  # nobody reads any more, which is no reason to leave the runs alone
+            click.echo(text, err=err)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

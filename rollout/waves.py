@@ -47,7 +47,7 @@ class Wave:
         self._signals = 0
 
     def due(self) -> Mapping[str, Phase]:
-        """Return the runs that begin now; the wave is over when nothing runs and none is due."""
+        """Return the runs that begin now."""
         if not self._running and not self._queue:
             self._next_phase()
         due: dict[str, Phase] = {}
@@ -100,6 +100,11 @@ class Wave:
             return () if self.rolling_back else self._stop()
         self._queue.clear()
         return tuple(self._running)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing runs although all that was due has begun."""
+        return not self._running
 
     @property
     def rolling_back(self) -> bool:

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,25 @@ def test_a_run_that_is_killed_ends_the_others_where_they_are(runs: Runs) -> None
     orders = {"a steps": {"killed": True}, "b steps": {"waits": True}}
     assert runs.release("ab", "c", orders=orders) == 4
     assert runs.called("rollback") == runs.called("promotion") == []
+
+
+def test_a_run_that_cannot_be_begun_counts_as_failed(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+    assert runs.release("a", command=[runs.folder / "missing"]) == 4
+    assert "a  Error: `canary run` cannot be begun: No such file or directory" in capsys.readouterr().err
+
+
+def test_an_output_that_nobody_reads_any_more_does_not_leave_the_runs_alone(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", buffering=1) as unread:
+        monkeypatch.setattr("sys.stdout", unread)
+        assert runs.release("ab", orders={"a steps": {"code": 2}}) == 2
+        monkeypatch.undo()
+        with suppress(OSError):
+            unread.close()
+    assert runs.called("rollback") == ["b"]
 
 
 def test_an_interrupt_ends_every_run_in_order(runs: Runs) -> None:
