@@ -232,6 +232,9 @@ class Fleet:
                 self._running[name].released = True
             case Promoted():
                 self._promoted.append(name)
+            case Sampled() if event.verdict.outcome == "fail":  # the rollback may take long
+                why = "; ".join(gate.text for gate in event.verdict.gates if gate.outcome == "fail")
+                self._stop(wave, wave.failed(name, f"{event.verdict.service}: {why}"))
             case RolledBack():
                 self._stop(wave, wave.failed(name, event.reason))
         if self.as_json:
@@ -243,8 +246,8 @@ class Fleet:
         self._send(names, ROLL_BACK if wave.rolling_back else signal.SIGTERM)
 
     def _send(self, names: Iterable[str], number: signal.Signals) -> None:
-        for name in names:
-            self._running[name].process.send_signal(number)
+        for run in filter(None, map(self._running.get, names)):
+            run.process.send_signal(number)
 
     def _end(self, wave: Wave, code: int, stacks: Sequence[str], later: Sequence[str]) -> str:
         parts = []

@@ -59,7 +59,7 @@ class Wave:
         return due
 
     def failed(self, name: str, reason: str = "") -> Collection[str]:
-        """Take in that a canary is rolled back, and return the stacks whose runs have to roll back now, too."""
+        """Take in that a canary has failed, and return the stacks whose runs have to roll back now, too."""
         if self._phase == "rollback" or name in self._reasons or (self.rolling_back and name in self._stopped):
             return ()
         self._reasons[name] = reason

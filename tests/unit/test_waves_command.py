@@ -17,6 +17,9 @@ from cli.project import Project
 from cli.waves import Fleet, Member, members
 from config.loader import load
 from demo.measurement import wait_for
+from rollout.events import EVENTS, Sampled
+from rollout.samples import Sample
+from rollout.verdict import GateResult, Verdict
 
 # Stands for `canary run`: notes how it was called, and does what `orders` says for its stack and what it is for.
 RUN = r"""
@@ -39,6 +42,8 @@ def tell(event, **fields):
 while len((here / "calls").read_text().splitlines()) < order.get("after", 0):
     time.sleep(0.01)
 tell("run-started", run="r", command="run", steps=[20], stepSeconds=1, sampleSeconds=1, services={})
+if "line" in order:
+    print(order["line"], flush=True)
 print("a warning", file=sys.stderr, flush=True)
 if order.get("waits"):
     order["code"] = 2 if signal.sigwait([signal.SIGTERM, signal.SIGUSR1]) == signal.SIGUSR1 else 130
@@ -115,6 +120,20 @@ def test_one_that_fails_takes_back_those_that_run_and_those_that_have_passed(
     assert (call["stack"], call["arguments"][-1]) == ("p", "a, of the same wave: too many errors")
     assert runs.called("promotion") == []
     assert "Not begun: c" in capsys.readouterr().out
+
+
+def test_a_gate_that_fails_takes_back_the_others_although_its_own_run_cannot_roll_back(runs: Runs) -> None:
+    gate = GateResult(gate="error-rate", outcome="fail", text="too many errors")
+    sampled = Sampled(
+        at=1,
+        stack="example/a",
+        sample=Sample(service="a", at=1, seconds=1, weight=20),
+        verdict=Verdict(service="a", outcome="fail", gates=(gate,)),
+        remaining_seconds=1,
+    )
+    failing = {"after": 2, "code": 4, "line": EVENTS.dump_json(sampled, by_alias=True).decode()}
+    assert runs.release("ab", orders={"a steps": failing, "b steps": {"waits": True}}) == 2
+    assert runs.called("rollback") == ["a"], "it is tried again, and b went back by itself"
 
 
 def test_those_promoted_before_are_named(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
