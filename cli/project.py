@@ -52,15 +52,15 @@ def project_name(folder: Path) -> str:
     return name
 
 
-def opened(stack: str | None) -> Project:
-    """Read the configuration of a stack, the selected one when None.
+def opened(stack: str | None, folder: Path | None = None) -> Project:
+    """Read the configuration of a stack, the selected one when None, of the project here or in a folder.
 
     Raises:
         click.UsageError: there is no project.
         config.loader.ConfigError: the configuration cannot be used.
         rollout.preview.EngineError: there is no such stack, or it cannot be read.
     """
-    folder = project_folder()
+    folder = folder or project_folder()
     name = project_name(folder)
     stack = stack or selected_stack(folder)
     config = decrypted(folder, ["--stack", stack])
@@ -69,7 +69,7 @@ def opened(stack: str | None) -> Project:
     return Project(folder, name, stack, load(values, values), under("kubernetes", config))
 
 
-def opened_without_engine(stack: str | None) -> Project:
+def opened_without_engine(stack: str | None, folder: Path | None = None) -> Project:
     """Read the configuration of a stack from its file, where nothing of it has to be decrypted, else by the engine.
 
     For what has to be possible while the engine is not, and what must not wait for it: values that are encrypted there
@@ -80,7 +80,7 @@ def opened_without_engine(stack: str | None) -> Project:
         config.loader.ConfigError: the configuration cannot be used.
         rollout.preview.EngineError: there is no such stack, or it cannot be read.
     """
-    folder = project_folder()
+    folder = folder or project_folder()
     name = project_name(folder)
     stack = stack or os.environ.get("PULUMI_STACK") or selected_stack(folder)
     try:
@@ -88,7 +88,7 @@ def opened_without_engine(stack: str | None) -> Project:
         values = under(name, config)
         return Project(folder, name, stack, load(values, values), under("kubernetes", config))
     except (OSError, LookupError, ConfigError):
-        return opened(stack)
+        return opened(stack, folder)
 
 
 def under(namespace: str, config: Mapping[str, str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +22,7 @@ from cli.project import Project, opened
 from cli.report import write
 from cli.terminal import Terminal
 from cli.view import Lines, View, listener
+from cli.waves import PARALLEL, Fleet, members
 from cluster.connection import connect
 from cluster.errors import ClusterError
 from cluster.live_cluster import LiveCluster
@@ -44,6 +45,11 @@ from rollout.verdict import judge
 _FOLDER: Final = click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path)
 _FILE: Final = click.Path(exists=True, dir_okay=False, resolve_path=True, path_type=Path)
 
+_NO_PROMETHEUS: Final = (
+    "without a Prometheus server no canary can be judged: --prometheus URL, or\n"
+    "  pulumi config set --path rollout.prometheusUrl http://prometheus.monitoring:9090"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class _Options:
@@ -52,6 +58,9 @@ class _Options:
     to: int | None
     approved: tuple[int, ...]
     again: bool
+    roll_back: str | None
+    waves: tuple[str, ...]
+    parallel: int | None
     policy_packs: tuple[Path, ...]
     policy_configs: tuple[Path, ...]
     prometheus: str | None
@@ -75,6 +84,11 @@ class _Options:
 @click.option("--to", type=int, metavar="WEIGHT", help="End after this step, without a promotion.")
 @click.option("approved", "--approve", type=int, metavar="WEIGHT", multiple=True, help="This step is approved.")
 @click.option("--again", is_flag=True, help="Also a canary that was rolled back before.")
+@click.option("--roll-back", metavar="REASON", help="Release nothing: roll back, as when a gate fails.")
+@click.option("waves", "--wave", metavar="STACK[,...]", multiple=True, help="These stacks together (repeatable).")
+@click.option(
+    "--parallel", type=click.IntRange(1), metavar="N", help=f"Stacks of a wave at a time (default {PARALLEL})."
+)
 @click.option("policy_packs", "--policy-pack", type=_FOLDER, multiple=True, help="Check with this policy pack.")
 @click.option(
     "policy_configs", "--policy-pack-config", type=_FILE, multiple=True, help="Configure that policy pack by this file."
@@ -98,6 +112,7 @@ def run(context: click.Context, /, **given: Any) -> None:  # noqa: ANN401 - clic
     canary run --service auth-service --to 20   one service, ends at 20 %
     canary run --approve 20                     goes on after the step that rollout.approvals holds
     canary run --yes --json --commit            unattended
+    canary run --wave dev --wave eu,us          stack dev, and when it is promoted, eu and us as one release
 
     Exit codes: 0 promoted, or where --to ends; 1 the invocation or the configuration is wrong, or the release is
     refused or no longer what it was; 2 rolled back; 3 held; 4 engine or cluster failed; 5 another update or run is
@@ -106,6 +121,12 @@ def run(context: click.Context, /, **given: Any) -> None:  # noqa: ANN401 - clic
     options = _Options(**given)
     if options.policy_configs and not options.policy_packs:
         raise click.UsageError("--policy-pack-config configures a --policy-pack, and there is none")
+    if options.waves:
+        context.exit(_run_waves(options))
+    if options.roll_back is not None and options.to is not None:
+        raise click.UsageError("--roll-back ends at 0 %, so that there is no --to")
+    if options.parallel:
+        raise click.UsageError("--parallel is for the stacks of a --wave, and there is none")
     with Interruptions() as signals:
         try:
             with signals.allowed():
@@ -147,6 +168,7 @@ def _run(options: _Options, project: Project, signals: Interruptions) -> int:
                 options.to,
                 frozenset(options.approved),
                 again=options.again,
+                roll_back=options.roll_back,
             ),
             Tools(
                 engine=engine,
@@ -182,6 +204,38 @@ def _run(options: _Options, project: Project, signals: Interruptions) -> int:
     return finished.exit_code
 
 
+def _run_waves(options: _Options) -> int:
+    single = {
+        "--stack": options.stack,
+        "--service": options.services,
+        "--to": options.to,
+        "--roll-back": options.roll_back,
+        "--pr": options.show_change,
+    }
+    if given := [name for name, value in single.items() if value]:
+        raise click.UsageError(f"{listed(given)} cannot be combined with --wave, which takes stacks as a whole")
+    waves = members(options.waves)
+    rollouts = {member.name: member.project.settings.rollout for wave in waves for member in wave}
+    if blind := [name for name, each in rollouts.items() if not (options.prometheus or each.prometheus_url)]:
+        raise click.UsageError(f"{', '.join(blind)}: {_NO_PROMETHEUS}")
+    asked = {weight for each in rollouts.values() for weight in each.approvals}
+    if others := [weight for weight in options.approved if weight not in asked]:
+        raise click.UsageError(_no_approval(others, sorted(asked)))
+    for number, wave in enumerate(waves, 1):
+        click.echo(f"Wave {number}:", err=True)
+        for member in wave:
+            click.echo(f"  {member.name}: {member.canaries or 'no canary'}", err=True)
+    _agree(options)
+    own = {"--prometheus": options.prometheus}
+    flags = {"--again": options.again, "--commit": options.commit}
+    passed = [
+        *options.packs,
+        *(part for name, value in own.items() if value for part in (name, value)),
+        *(name for name, value in flags.items() if value),
+    ]
+    return Fleet(passed, options.approved, options.parallel or PARALLEL, options.as_json).release(waves)
+
+
 def _who() -> str:
     try:
         user = getpass.getuser()
@@ -205,15 +259,16 @@ def _check(options: _Options, settings: Settings, stack: str) -> None:
     if unknown := [name for name in options.services if name not in known]:
         raise click.UsageError(f"no service is called {', '.join(unknown)}; stack {stack} has {', '.join(known)}")
     if not (options.prometheus or rollout.prometheus_url):
-        raise click.UsageError(
-            "without a Prometheus server no canary can be judged: --prometheus URL, or\n"
-            "  pulumi config set --path rollout.prometheusUrl http://prometheus.monitoring:9090"
-        )
+        raise click.UsageError(_NO_PROMETHEUS)
     if options.to is not None and options.to not in rollout.steps:
         raise click.UsageError(f"--to {options.to} is none of rollout.steps: {_numbers(rollout.steps)}")
     if others := [weight for weight in options.approved if weight not in rollout.approvals]:
-        approvals = _numbers(rollout.approvals) or "no step needs one"
-        raise click.UsageError(f"--approve {_numbers(others)} is none of rollout.approvals: {approvals}")
+        raise click.UsageError(_no_approval(others, rollout.approvals))
+
+
+def _no_approval(others: Sequence[int], approvals: Sequence[int]) -> str:
+    known = _numbers(approvals) or "no step needs one"
+    return f"--approve {_numbers(others)} is none of rollout.approvals: {known}"
 
 
 def _ask(options: _Options, project: Project, start: Start) -> None:
@@ -224,14 +279,21 @@ def _ask(options: _Options, project: Project, start: Start) -> None:
         click.echo(f"  {name}: the promotion that was begun is finished", err=True)
     for name in start.moving:
         weight = start.live[name].weight
+        if options.roll_back is not None:
+            click.echo(f"  {name}: {weight} % → 0 %: {options.roll_back}", err=True)
+            continue
         steps = [step for step in rollout.steps if step > weight and step <= (options.to or rollout.steps[-1])]
         course = " → ".join(f"{each} %" for each in (weight, *steps))
         end = "" if options.to is not None else ", then promoted"
         canary = start.settings.services[name].canary
         click.echo(f"  {name}: {canary.image if canary else ''}, {course}{end}", err=True)
-    if start.moving:
+    if start.moving and options.roll_back is None:
         order = f", {rollout.order}" if len(start.moving) > 1 else ""
         click.echo(f"  each step is watched for {duration(rollout.step_seconds)}{order}", err=True)
+    _agree(options)
+
+
+def _agree(options: _Options) -> None:
     if options.yes:
         return
     if not sys.stdin.isatty():
@@ -258,7 +320,7 @@ def _change(before: str, file: Path) -> str:
     return "".join(lines)
 
 
-def _numbers(weights: tuple[int, ...] | list[int]) -> str:
+def _numbers(weights: Sequence[int]) -> str:
     return listed([str(weight) for weight in weights])
 
 

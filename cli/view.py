@@ -126,7 +126,7 @@ class Lines:
         if isinstance(event, Sampled):
             step = self._course.services[event.sample.service].steps[-1]
             event = event.model_copy(update={"sample": merged([each.sample for each in step.samples])})
-        self._console.print(_stamped(event), markup=False, highlight=False, soft_wrap=True)
+        self._console.print(stamped(event), markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -187,7 +187,7 @@ def scene_of(course: Course, now: float) -> Scene:
     rows = [_row(service) for service in course.services.values()]
     status = [finished.text] if finished else list(dict.fromkeys(_status(course, now)))
     told = [event for event in course.events if not isinstance(event, Sampled) or standing(event.verdict) != "pass"]
-    return Scene(title, rows, status, [_stamped(event) for event in told], _OF_STEP)
+    return Scene(title, rows, status, [stamped(event) for event in told], _OF_STEP)
 
 
 def _row(service: ServiceCourse) -> Row:
@@ -307,7 +307,8 @@ def _short(value: float | None) -> str:
     return "-" if value is None else f"{value:.0f}" if value >= _TWO_DIGITS else f"{value:.1f}"
 
 
-def _stamped(event: AnyEvent) -> str:
+def stamped(event: AnyEvent) -> str:
+    """Return an event in one line, with its time of day."""
     return f"{datetime.fromtimestamp(event.at).astimezone():%H:%M:%S}  {line(event)}"
 
 

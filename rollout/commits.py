@@ -1,6 +1,10 @@
 """Commits what a run changes in the stack's file, each step by itself."""
 
+import fcntl
+import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -49,10 +53,21 @@ class Commits:
         self._reason, self._weights, self._awaited = reason, {}, set(services)
 
     def _commit(self, *paragraphs: str) -> None:
-        self._git("add", "--", self._file.name)
-        if self._git("status", "--porcelain", "--", self._file.name):
-            message = [part for text in paragraphs if text for part in ("--message", text)]
-            self._git("commit", "--quiet", "--only", *message, "--", self._file.name)
+        with self._alone():
+            self._git("add", "--", self._file.name)
+            if self._git("status", "--porcelain", "--", self._file.name):
+                message = [part for text in paragraphs if text for part in ("--message", text)]
+                self._git("commit", "--quiet", "--only", *message, "--", self._file.name)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep out runs of other stacks in this repository meanwhile: git fails where two change its index."""
+        place = os.open(self._git("rev-parse", "--absolute-git-dir").rstrip("\n"), os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(place, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(place)
 
     def _git(self, *arguments: str) -> str:
         try:

@@ -72,6 +72,7 @@ class Task:
         to: the step (percent) after which it ends without a promotion; None for promotion.
         approved: steps (percent) after which a person has approved already.
         again: also an image that was rolled back before.
+        roll_back: why nothing is released, but taken out of the traffic; None for a release.
         by: who started it, as USER@HOST.
     """
 
@@ -81,6 +82,7 @@ class Task:
     to: int | None = None
     approved: frozenset[int] = frozenset()
     again: bool = False
+    roll_back: str | None = None
 
 
 class RunEnded(Exception):  # noqa: N818 - most ends are no errors
@@ -212,7 +214,7 @@ class Driver:
             beyond = [name for name in start.moving if self._weights[name] > self._task.to]
             if beyond:
                 raise RunEnded("refused", f"{self._at(beyond)}, above {self._task.to} %, where the run is to end")
-        if not self._task.again:
+        if not self._task.again and self._task.roll_back is None:
             again = [name for name in start.moving if _was_rolled_back(start.live[name], self._images[name])]
             if again and not self._unfinished_rollback(start, again):
                 raise RunEnded(
@@ -247,6 +249,8 @@ class Driver:
                 },
             )
         )
+        if self._task.roll_back is not None and start.moving:
+            self._roll_back(start.moving, _Failing(self._task.roll_back, self._clock.monotonic()))
         rolled_back = [name for name in start.moving if _was_rolled_back(start.live[name], self._images[name])]
         if rolled_back and not self._task.again:
             group = next(group for group in self._groups(start.moving) if set(rolled_back) & set(group))
@@ -725,6 +729,10 @@ class Driver:
         """Return if a person wants the run to go on; without one it ends."""
         if self._signals.at_once:
             raise KeyboardInterrupt
+        if self._signals.roll_back and ROLL_BACK in self._answers:
+            raise _Failing(
+                "it was told to by a signal, as when another stack of its wave fails", self._clock.monotonic()
+            )
         if self._person.present and self._signals.typed:
             where = f"; {self._at(self._weights)}" if self._weights else ""
             self._person.ask(f"Interrupted{where}.", self._answers)

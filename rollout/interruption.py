@@ -7,7 +7,10 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final, Self
 
-_ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ROLL_BACK: Final = signal.SIGUSR1
+"""Tells a run to roll back, as when another stack of its wave fails."""
+
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, ROLL_BACK)
 
 
 class SystemClock:
@@ -27,7 +30,7 @@ class SystemClock:
 
 
 class Interruptions:
-    """Handles SIGINT, SIGTERM and SIGHUP from entering to leaving.
+    """Handles SIGINT, SIGTERM, SIGHUP and `ROLL_BACK` from entering to leaving.
 
     The first one raises KeyboardInterrupt only where that is allowed, so that none comes between setting a weight and
     knowing it, or into a rollback; there it waits. The second one raises at once. What was ignored before stays so, as
@@ -36,7 +39,7 @@ class Interruptions:
 
     def __init__(self) -> None:
         self._count = 0
-        self._waiting = self._allowed = self._typed = False
+        self._waiting = self._allowed = self._typed = self._roll_back = False
         self._former: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -74,8 +77,14 @@ class Interruptions:
         """Whether the last one was typed at a terminal, so that somebody is there."""
         return self._typed
 
+    @property
+    def roll_back(self) -> bool:
+        """Whether the canaries are to be rolled back."""
+        return self._roll_back
+
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         self._count += 1
+        self._roll_back |= number == ROLL_BACK
         self._typed = number == signal.SIGINT
         self._waiting = True
         if self._allowed or self.at_once:

@@ -106,6 +106,11 @@ class Signals(Protocol):
         """Whether the last one was SIGINT."""
         ...
 
+    @property
+    def roll_back(self) -> bool:
+        """Whether one wants the canaries to be rolled back."""
+        ...
+
 
 class Person(Protocol):
     """Who may be asked."""

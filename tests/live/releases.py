@@ -371,6 +371,11 @@ class Release:
         image: str = container["image"]
         return image
 
+    @property
+    def failures(self) -> dict[str, int]:
+        """How many of the requests since the beginning failed, by reason."""
+        return dict(self.traffic.total[NAME].failures)
+
     def is_promoted(self) -> bool:
         return self.stable_image() == CANARY_IMAGE and self.scene.weight() is None
 

@@ -1,6 +1,7 @@
 """Each change of the stack's file becomes a commit that says what is in force, and holds nothing else."""
 
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -82,5 +83,22 @@ def test_what_else_is_staged_stays_staged(folder: Path) -> None:
 
 def test_a_refusal_of_git_is_told(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text("")
-    with pytest.raises(CommitError, match=r"not committed: git add: .*not a git repository"):
+    with pytest.raises(CommitError, match=r"not committed: git rev-parse: .*not a git repository"):
         Commits(tmp_path / FILE)(Promoted(at=0, stack=STACK, services=("a",)))
+
+
+def test_runs_of_many_stacks_commit_at_the_same_time(folder: Path) -> None:
+    (folder / "nested").mkdir()
+    files = [folder / place / f"Pulumi.{number}.yaml" for number in range(4) for place in (".", "nested")]
+
+    def release(file: Path) -> None:
+        commits = Commits(file)
+        for weight_ in (5, 20, 50):
+            file.write_text(f"canaryWeight: {weight_}")
+            commits(step(weight_, "a"))
+            commits(weight("a", 0, weight_))
+
+    with ThreadPoolExecutor() as executor:
+        list(executor.map(release, files))
+    assert len(messages(folder)) == 3 * len(files)
+    assert git(folder, "status", "--porcelain") == ""

@@ -531,6 +531,51 @@ def test_a_rollback_that_was_killed_is_finished_by_the_next_run() -> None:
     assert world.run().exit_code == 1
 
 
+def test_a_run_that_is_to_roll_back_releases_nothing_and_the_canary_is_not_tried_again_unasked() -> None:
+    world = World.of("a", "b").at(50)
+    finished = world.run(roll_back="prod-eu fails")
+    assert finished.exit_code == 2
+    assert "prod-eu fails" in finished.text
+    assert world.weights == {"a": 0, "b": 0}
+    assert world.config["canaryWeight"] == "0"
+    assert not world.sampled_at
+    assert world.run().exit_code == 1
+    assert world.run(roll_back="once more").exit_code == 2
+
+
+def test_a_run_that_is_to_roll_back_finishes_a_promotion_that_was_begun() -> None:
+    world = World.of("a").at(100)
+    world.failing_updates = [EngineError("stable does not become ready")] * 4
+    assert world.run().exit_code == 4
+    assert world.run(roll_back="prod-eu fails").exit_code == 0
+    assert world.stable == {"a": CANARY}
+
+
+@pytest.mark.parametrize("when", [30.0, 61.0])
+def test_a_signal_that_wants_it_rolls_back_within_a_step_and_at_its_end(when: float) -> None:
+    world = World.of("a", "b").at(50)
+
+    def told() -> None:
+        world.roll_back = True
+        interrupt()
+
+    world.later(when, told)
+    finished = world.run()
+    assert finished.exit_code == 2
+    assert world.weights == {"a": 0, "b": 0}
+    assert world.now == when, "at once"
+
+
+def test_a_signal_that_wants_a_rollback_ends_a_promotion_as_declared_which_the_next_run_finishes() -> None:
+    world = World.of("a").at(100)
+    world.roll_back = True
+    world.during_update = interrupt
+    assert world.run().exit_code == 130
+    world.during_update = lambda: None
+    assert world.run(roll_back="prod-eu fails").exit_code == 0
+    assert world.stable == {"a": CANARY}
+
+
 def test_a_promotion_that_failed_half_way_stays_declared_and_is_finished_by_the_next_run() -> None:
     world = World.of("a", "b").at(100)
     world.failing_updates = [EngineError("stable does not become ready")] * 4

@@ -5,18 +5,19 @@ import signal
 
 import pytest
 
-from rollout.interruption import Interruptions
+from rollout.interruption import ROLL_BACK, Interruptions
 
 
 def send(number: signal.Signals) -> None:
     os.kill(os.getpid(), number)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, ROLL_BACK])
 def test_a_signal_interrupts_where_it_may(number: signal.Signals) -> None:
     with Interruptions() as signals, pytest.raises(KeyboardInterrupt), signals.allowed():
         send(number)
     assert not signals.at_once
+    assert signals.roll_back == (number == ROLL_BACK)
 
 
 def test_a_signal_waits_until_it_may_interrupt() -> None:

@@ -62,6 +62,7 @@ class World:
     questions: list[str] = field(default_factory=list)
     present: bool = False
     at_once: bool = False
+    roll_back: bool = False
     typed: bool = True
     last_sample: dict[str, float] = field(default_factory=dict)
 
