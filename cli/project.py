@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-import yaml
 
 from config.loader import ConfigError, load
 from config.settings import Settings
-from rollout.preview import decrypted, selected_stack
-from rollout.stack import stored
+from rollout.preview import selected_stack
+from rollout.stack import configuration, project_of, stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +46,12 @@ def project_folder() -> Path:
 
 
 def project_name(folder: Path) -> str:
-    """Return the name of the project in a folder, which is also the namespace of its configuration."""
-    name: str = yaml.safe_load((folder / "Pulumi.yaml").read_text(encoding="utf-8"))["name"]
-    return name
+    """Return the name of the project in a folder, which is also the namespace of its configuration.
+
+    Raises:
+        rollout.preview.EngineError: Pulumi.yaml cannot be used.
+    """
+    return str(project_of(folder)["name"])
 
 
 def opened(stack: str | None, folder: Path | None = None) -> Project:
@@ -63,10 +65,8 @@ def opened(stack: str | None, folder: Path | None = None) -> Project:
     folder = folder or project_folder()
     name = project_name(folder)
     stack = stack or selected_stack(folder)
-    config = decrypted(folder, ["--stack", stack])
-    # All of it counts as secret here, so that no message of `load` shows a value that is encrypted in the stack's file.
-    values = under(name, config)
-    return Project(folder, name, stack, load(values, values), under("kubernetes", config))
+    config = configuration(folder, stack)
+    return Project(folder, name, stack, config.settings(name), under("kubernetes", config.values))
 
 
 def opened_without_engine(stack: str | None, folder: Path | None = None) -> Project:
@@ -85,8 +85,7 @@ def opened_without_engine(stack: str | None, folder: Path | None = None) -> Proj
     stack = stack or os.environ.get("PULUMI_STACK") or selected_stack(folder)
     try:
         config = stored(folder, stack)
-        values = under(name, config)
-        return Project(folder, name, stack, load(values, values), under("kubernetes", config))
+        return Project(folder, name, stack, load(under(name, config)), under("kubernetes", config))
     except (OSError, LookupError, ConfigError):
         return opened(stack, folder)
 
