@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
-
+from cli.errors import RefusedError
 from config.loader import ConfigError, load
 from config.settings import Settings
 from rollout.preview import selected_stack
@@ -36,13 +35,13 @@ def project_folder() -> Path:
     """Return the folder of the project that this runs in, as `pulumi` finds it.
 
     Raises:
-        click.UsageError: there is none.
+        RefusedError: there is none.
     """
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / "Pulumi.yaml").is_file():
             return folder
-    raise click.UsageError(f"there is no Pulumi.yaml in {here} or above")
+    raise RefusedError(f"there is no Pulumi.yaml in {here} or above")
 
 
 def project_name(folder: Path) -> str:
@@ -58,7 +57,7 @@ def opened(stack: str | None, folder: Path | None = None) -> Project:
     """Read the configuration of a stack, the selected one when None, of the project here or in a folder.
 
     Raises:
-        click.UsageError: there is no project.
+        RefusedError: there is no project.
         config.loader.ConfigError: the configuration cannot be used.
         rollout.preview.EngineError: there is no such stack, or it cannot be read.
     """
@@ -76,7 +75,7 @@ def opened_without_engine(stack: str | None, folder: Path | None = None) -> Proj
     are other ones here. Where to find cluster and routes is hardly ever encrypted.
 
     Raises:
-        click.UsageError: there is no project.
+        RefusedError: there is no project.
         config.loader.ConfigError: the configuration cannot be used.
         rollout.preview.EngineError: there is no such stack, or it cannot be read.
     """
