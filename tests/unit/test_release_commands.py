@@ -82,7 +82,7 @@ def test_without_a_cluster_nothing_is_tried(fake: Fake, command: tuple[str, ...]
     ("arguments", "told"),
     [
         (("set", "101"), "101 is not in the range"),
-        (("set", "half"), "'half' is not a valid integer"),
+        (("set", "half"), "'half' is not a valid whole number from 0 to 100"),
         (("set",), "Missing argument 'WEIGHT'"),
         (("promote", "--policy-pack-config", "rules.json"), "configures a --policy-pack, and there is none"),
         (("abort", "--policy-pack", "missing"), "Directory 'missing' does not exist"),
