@@ -46,7 +46,7 @@ _ENCRYPTED: Final = "1"
 
 
 # How the engine says that a stack's file cannot be read, without its name.
-_UNREADABLE: Final = re.compile(r"(getting stack configuration: )?invalid YAML file")
+_UNREADABLE: Final = re.compile(r"(getting stack configuration: )?(invalid YAML file|yaml: )")
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,12 +152,21 @@ def test_a_broken_file_of_the_stack_is_one_message_with_its_name(
     assert told in done.err
 
 
-def test_what_only_the_engine_finds_wrong_in_the_file_is_told_with_its_name(fake: Fake) -> None:
-    (fake.folder / "errors").write_text('error: invalid YAML file: yaml: line 7: key "a" already set in map\n')
-    for command in (("set", "50"), ("plan",)):
-        done = fake.run(*command, "--stack", "dev")
-        assert done.code == 1
-        assert done.err == 'Error: Pulumi.dev.yaml: invalid YAML file: yaml: line 7: key "a" already set in map\n'
+@pytest.mark.parametrize(
+    "message",
+    [
+        "invalid YAML file: yaml: line 7: did not find expected node content",
+        'getting stack configuration: yaml: unmarshal errors:\n  line 3: mapping key "a" already defined at line 2',
+    ],
+)
+@pytest.mark.parametrize("command", [("set", "50"), ("plan",)])
+def test_what_only_the_engine_finds_wrong_in_the_file_is_told_with_its_name(
+    fake: Fake, command: tuple[str, ...], message: str
+) -> None:
+    (fake.folder / "errors").write_text(f"error: {message}\n")
+    done = fake.run(*command, "--stack", "dev")
+    assert done.code == 1
+    assert done.err == f"Error: Pulumi.dev.yaml: {message}\n"
 
 
 def test_a_wrong_value_is_shown_where_another_is_encrypted(fake: Fake) -> None:
