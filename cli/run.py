@@ -119,6 +119,7 @@ def run(context: click.Context, /, **given: Any) -> None:  # noqa: ANN401 - clic
     under way; 6 a mandatory policy is violated; 130 interrupted.
     """  # noqa: D301 - \b tells click to keep lines
     options = _Options(**given)
+    stack = options.stack or ""
     if options.policy_configs and not options.policy_packs:
         raise click.UsageError("--policy-pack-config configures a --policy-pack, and there is none")
     if options.waves:
@@ -127,7 +128,6 @@ def run(context: click.Context, /, **given: Any) -> None:  # noqa: ANN401 - clic
         raise click.UsageError("--roll-back ends at 0 %, so that there is no --to")
     if options.parallel:
         raise click.UsageError("--parallel is for the stacks of a --wave, and there is none")
-    stack = options.stack or ""
     with Interruptions() as signals:
         try:
             with signals.allowed():
