@@ -1,7 +1,7 @@
 """`canary plan`: what an update would change for traffic."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +11,7 @@ from cli import exit_codes, markdown, text
 from cli.progress import Progress
 from cli.project import project_folder, project_name, under
 from cluster.errors import ClusterError
-from config.loader import ConfigError, load
+from config.loader import ConfigError
 from config.settings import Settings
 from observability.queries import APPLICATION, SERVICE, request_rate
 from rollout.engine_events import SECRET, EventStream, encrypted_values
@@ -26,9 +26,10 @@ from rollout.plan import (
     stack_of,
     state_before,
 )
-from rollout.preview import EngineError, Preview, decrypted, preview, selected_stack
+from rollout.preview import EngineError, Preview, preview, selected_stack
 from rollout.prometheus import PrometheusError, instant, shown
 from rollout.redaction import without
+from rollout.stack import Configuration, configuration, named, project_of
 from rollout.update import observed
 from routing.split import Track
 
@@ -79,18 +80,18 @@ def plan(  # noqa: PLR0913, PLR0917 - click hands over each option
     if policy_configs and not policy_packs:
         raise click.UsageError("--policy-pack-config configures a --policy-pack, and there is none")
     folder = project_folder()
-    options = ["--stack", stack] if stack else []
     packs = [part for pack in policy_packs for part in ("--policy-pack", str(pack))]
     packs += [part for file in policy_configs for part in ("--policy-pack-config", str(file))]
     try:
         # Paths in a kubeconfig's configuration count from there, as they do for the program.
         os.chdir(folder)
+        project_of(folder)
         with Progress("pulumi preview") as progress:
-            previewed = preview(
-                folder, [*options, *packs], lambda resources: progress.show(f"{resources} resources compared")
+            previewed = _previewed(
+                folder, stack, packs, lambda resources: progress.show(f"{resources} resources compared")
             )
         stack = stack or stack_of(previewed.stream) or selected_stack(folder)
-        found = _plan(stack, folder, options, previewed, prometheus)
+        found = _plan(stack, folder, previewed, prometheus)
     except EngineError as error:
         if form is None:
             click.echo(f"Error: {error}", err=True)
@@ -104,21 +105,27 @@ def plan(  # noqa: PLR0913, PLR0917 - click hands over each option
     context.exit(_EXIT_CODES[found.outcome])
 
 
-def _plan(stack: str, folder: Path, options: list[str], previewed: Preview, prometheus: str | None) -> Plan:
-    stream = previewed.stream
-    config = blinded = stream.config or {}
-    encrypted = [key for key, value in blinded.items() if SECRET in value]
-    if encrypted:
-        config = decrypted(folder, options)
-    project = project_name(folder)
-    secrets = list(encrypted_values(blinded, config))
+def _previewed(folder: Path, stack: str | None, packs: Sequence[str], tick: Callable[[int], object]) -> Preview:
     try:
-        settings = load(under(project, config), under(project, dict.fromkeys(encrypted, "")))
+        return preview(folder, [*(("--stack", stack) if stack else ()), *packs], tick)
+    except EngineError as error:
+        raise named(error, folder, stack) from error
+
+
+def _plan(stack: str, folder: Path, previewed: Preview, prometheus: str | None) -> Plan:
+    stream = previewed.stream
+    blinded = stream.config or {}
+    is_plain = not any(SECRET in value for value in blinded.values())
+    config = Configuration(blinded, ()) if is_plain else configuration(folder, stack)
+    project = project_name(folder)
+    secrets = list(encrypted_values(blinded, config.values))
+    try:
+        settings = config.settings(project)
     except ConfigError as error:
         return without(invalid(stack, error.problems), secrets)
     for name in settings.services:
         secrets += [text for track in Track for text in settings.secret_of(name, track).values()]
-    before = _before(settings, under("kubernetes", config), stream, prometheus)
+    before = _before(settings, under("kubernetes", config.values), stream, prometheus)
     return without(planned(Target(project, stack), stream, settings, before, failed=previewed.failed), secrets)
 
 

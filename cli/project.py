@@ -5,13 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
-import yaml
-
+from cli.errors import RefusedError
 from config.loader import ConfigError, load
 from config.settings import Settings
-from rollout.preview import decrypted, selected_stack
-from rollout.stack import stored
+from rollout.preview import selected_stack
+from rollout.stack import configuration, project_of, stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,36 +35,37 @@ def project_folder() -> Path:
     """Return the folder of the project that this runs in, as `pulumi` finds it.
 
     Raises:
-        click.UsageError: there is none.
+        RefusedError: there is none.
     """
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / "Pulumi.yaml").is_file():
             return folder
-    raise click.UsageError(f"there is no Pulumi.yaml in {here} or above")
+    raise RefusedError(f"there is no Pulumi.yaml in {here} or above")
 
 
 def project_name(folder: Path) -> str:
-    """Return the name of the project in a folder, which is also the namespace of its configuration."""
-    name: str = yaml.safe_load((folder / "Pulumi.yaml").read_text(encoding="utf-8"))["name"]
-    return name
+    """Return the name of the project in a folder, which is also the namespace of its configuration.
+
+    Raises:
+        rollout.preview.EngineError: Pulumi.yaml cannot be used.
+    """
+    return str(project_of(folder)["name"])
 
 
 def opened(stack: str | None, folder: Path | None = None) -> Project:
     """Read the configuration of a stack, the selected one when None, of the project here or in a folder.
 
     Raises:
-        click.UsageError: there is no project.
+        RefusedError: there is no project.
         config.loader.ConfigError: the configuration cannot be used.
         rollout.preview.EngineError: there is no such stack, or it cannot be read.
     """
     folder = folder or project_folder()
     name = project_name(folder)
     stack = stack or selected_stack(folder)
-    config = decrypted(folder, ["--stack", stack])
-    # All of it counts as secret here, so that no message of `load` shows a value that is encrypted in the stack's file.
-    values = under(name, config)
-    return Project(folder, name, stack, load(values, values), under("kubernetes", config))
+    config = configuration(folder, stack)
+    return Project(folder, name, stack, config.settings(name), under("kubernetes", config.values))
 
 
 def opened_without_engine(stack: str | None, folder: Path | None = None) -> Project:
@@ -76,7 +75,7 @@ def opened_without_engine(stack: str | None, folder: Path | None = None) -> Proj
     are other ones here. Where to find cluster and routes is hardly ever encrypted.
 
     Raises:
-        click.UsageError: there is no project.
+        RefusedError: there is no project.
         config.loader.ConfigError: the configuration cannot be used.
         rollout.preview.EngineError: there is no such stack, or it cannot be read.
     """
@@ -85,8 +84,7 @@ def opened_without_engine(stack: str | None, folder: Path | None = None) -> Proj
     stack = stack or os.environ.get("PULUMI_STACK") or selected_stack(folder)
     try:
         config = stored(folder, stack)
-        values = under(name, config)
-        return Project(folder, name, stack, load(values, values), under("kubernetes", config))
+        return Project(folder, name, stack, load(under(name, config)), under("kubernetes", config))
     except (OSError, LookupError, ConfigError):
         return opened(stack, folder)
 

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar
 import click
 
 from cli import exit_codes
+from cli.errors import RefusedError
 from cli.progress import Progress
 from cli.project import Project
 from cluster.connection import connect
@@ -280,7 +281,7 @@ def _ask(options: Options, stack: str, move: Move) -> None:
     if options.yes:
         return
     if not sys.stdin.isatty():
-        raise click.UsageError("nobody can be asked here: say --yes to go on")
+        raise RefusedError("nobody can be asked here: say --yes to go on")
     click.confirm("Go on?", abort=True, err=True)
 
 

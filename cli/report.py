@@ -85,6 +85,17 @@ def _summary(journal: Path) -> RunSummary:
     return summary
 
 
+def write_after(journal: Path) -> Path | None:
+    """Write the page of a run that has ended, and return where; None, with a warning, where that fails."""
+    if not journal.exists():
+        return None  # the journal itself has said why
+    try:
+        return write(journal)
+    except Exception as error:  # noqa: BLE001 - how the release went is not to be lost over a page
+        click.echo(f"Warning: there is no report: {type(error).__name__}: {error}", err=True)
+        return None
+
+
 def _journal(run: str | None, stack: str | None) -> Path:
     if run and Path(run).is_file():
         return Path(run)

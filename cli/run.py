@@ -16,10 +16,10 @@ from typing import Any, Final
 import click
 from rich.console import Console
 
-from cli import exit_codes
+from cli.errors import RefusedError
 from cli.progress import Progress
 from cli.project import Project, opened
-from cli.report import write
+from cli.report import write_after
 from cli.terminal import Terminal
 from cli.view import Lines, View, listener
 from cli.waves import PARALLEL, Fleet, members
@@ -29,16 +29,16 @@ from cluster.live_cluster import LiveCluster
 from config.loader import ConfigError
 from config.settings import Settings
 from rollout.alone import alone
-from rollout.commits import Commits
+from rollout.commits import CommitError, Commits, require_committed
 from rollout.driver import Driver, RunEnded, Start, Task
 from rollout.engine import EngineError
 from rollout.event_words import duration, listed
-from rollout.events import EVENTS, AnyEvent, Finished
+from rollout.events import EVENTS, AnyEvent, Finished, RunEnd
 from rollout.interruption import Interruptions, SystemClock
 from rollout.journal import Journal
 from rollout.notifications import Notifier
 from rollout.sampling import Sampler
-from rollout.stack import LockedError, Stack
+from rollout.stack import LockedError, Stack, stack_file
 from rollout.tools import Tools
 from rollout.verdict import judge
 
@@ -119,6 +119,7 @@ def run(context: click.Context, /, **given: Any) -> None:  # noqa: ANN401 - clic
     under way; 6 a mandatory policy is violated; 130 interrupted.
     """  # noqa: D301 - \b tells click to keep lines
     options = _Options(**given)
+    stack = options.stack or ""
     if options.policy_configs and not options.policy_packs:
         raise click.UsageError("--policy-pack-config configures a --policy-pack, and there is none")
     if options.waves:
@@ -131,6 +132,7 @@ def run(context: click.Context, /, **given: Any) -> None:  # noqa: ANN401 - clic
         try:
             with signals.allowed():
                 project = opened(options.stack)
+            stack = project.full_name
             _check(options, project.settings, project.stack)
             # Paths in a kubeconfig's configuration count from there, as they do for the program.
             os.chdir(project.folder)
@@ -138,19 +140,18 @@ def run(context: click.Context, /, **given: Any) -> None:  # noqa: ANN401 - clic
                 try:
                     code = _run(options, project, signals)
                 except RunEnded as ended:
-                    code = _not_begun(options, project.full_name, ended)
-        except LockedError as error:
-            click.echo(f"Error: {error}", err=True)
-            code = exit_codes.LOCKED
-        except (ClusterError, ConfigError, EngineError) as error:
-            click.echo(f"Error: {error}", err=True)
-            usage = isinstance(error, ConfigError) or (isinstance(error, EngineError) and error.usage)
-            code = exit_codes.USAGE if usage else exit_codes.CLUSTER
+                    code = _not_begun(options, stack, ended)
+        except (click.UsageError, ClusterError, CommitError, ConfigError, EngineError) as error:
+            if isinstance(error, click.UsageError) and not options.as_json:
+                raise
+            code = _not_begun(options, stack, _ended(error))
     context.exit(code)
 
 
 def _run(options: _Options, project: Project, signals: Interruptions) -> int:
     settings, folder = project.settings, project.folder
+    if options.commit and options.roll_back is None:
+        require_committed(stack_file(folder, project.stack))
     console = Console()
     view = _JsonLines() if options.as_json else listener(console)
     progress = _Progress()
@@ -221,6 +222,8 @@ def _run_waves(options: _Options) -> int:
     asked = {weight for each in rollouts.values() for weight in each.approvals}
     if others := [weight for weight in options.approved if weight not in asked]:
         raise click.UsageError(_no_approval(others, sorted(asked)))
+    if options.commit:
+        _require_committed([member.project for wave in waves for member in wave])
     for number, wave in enumerate(waves, 1):
         click.echo(f"Wave {number}:", err=True)
         for member in wave:
@@ -236,12 +239,29 @@ def _run_waves(options: _Options) -> int:
     return Fleet(passed, options.approved, options.parallel or PARALLEL, options.as_json).release(waves)
 
 
+def _require_committed(projects: Sequence[Project]) -> None:
+    try:
+        for project in projects:
+            require_committed(stack_file(project.folder, project.stack))
+    except CommitError as error:
+        raise RefusedError(str(error)) from None
+
+
 def _who() -> str:
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's user may have no name
         user = str(os.getuid())
     return f"{user}@{platform.node()}"
+
+
+def _ended(error: Exception) -> RunEnded:
+    outcome: RunEnd = "refused"
+    if isinstance(error, LockedError):
+        outcome = "locked"
+    elif isinstance(error, ClusterError) or (isinstance(error, EngineError) and not error.usage):
+        outcome = "failed"
+    return RunEnded(outcome, str(error))
 
 
 def _not_begun(options: _Options, stack: str, ended: RunEnded) -> int:
@@ -297,19 +317,15 @@ def _agree(options: _Options) -> None:
     if options.yes:
         return
     if not sys.stdin.isatty():
-        raise click.UsageError("nobody can be asked here: say --yes to go on")
+        raise RefusedError("nobody can be asked here: say --yes to go on")
     click.confirm("Go on?", abort=True, err=True)
 
 
 def _report(options: _Options, journal: Journal) -> None:
     """Make the page of the run."""
-    try:
-        report = write(journal.path)
-    except Exception as error:  # noqa: BLE001 - how the release went is not to be lost over a page
-        click.echo(f"Warning: there is no report: {type(error).__name__}: {error}", err=True)
-    else:
-        if not options.as_json:
-            click.echo(f"Report: {os.path.relpath(report)}", err=True)
+    report = write_after(journal.path)
+    if report and not options.as_json:
+        click.echo(f"Report: {os.path.relpath(report)}", err=True)
 
 
 def _change(before: str, file: Path) -> str:

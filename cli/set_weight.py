@@ -12,8 +12,12 @@ from routing.split import TOTAL_WEIGHT
 from workload.live import LiveService
 
 
+class _Percent(click.IntRange):
+    name = f"whole number from 0 to {TOTAL_WEIGHT}"
+
+
 @click.command("set")
-@click.argument("weight", type=click.IntRange(0, TOTAL_WEIGHT))
+@click.argument("weight", type=_Percent(0, TOTAL_WEIGHT))
 @options
 @click.pass_context
 def set_weight(context: click.Context, /, weight: int, **given: Any) -> None:  # noqa: ANN401 - click hands over each option

@@ -37,7 +37,7 @@ def _lines(status: Status) -> Iterator[str]:
     for service in status.services:
         yield ""
         yield service.name
-        yield from _details(service)
+        yield from _details(service, status.run)
 
 
 def _row(service: ServiceStatus) -> tuple[str, ...]:
@@ -57,7 +57,7 @@ def _row(service: ServiceStatus) -> tuple[str, ...]:
     )
 
 
-def _details(service: ServiceStatus) -> Iterator[str]:
+def _details(service: ServiceStatus, run: str | None) -> Iterator[str]:
     for name, track in (("stable", service.stable), ("canary", service.canary)):
         if track:
             yield from _entry(name, _track(track))
@@ -71,7 +71,7 @@ def _details(service: ServiceStatus) -> Iterator[str]:
         yield from _entry("measured", f"the canary answered {counted}")
     if service.always_canary:
         yield from _entry("always", f"to the canary: {', '.join(service.always_canary)}")
-    yield from _entry("verdict", _verdict(service.verdict) if service.verdict else "no run here")
+    yield from _entry("verdict", _verdict(service.verdict, run))
     for problem in service.problems:
         yield from _entry(MARK, problem)
 
@@ -93,7 +93,9 @@ def _track(track: TrackStatus) -> str:
     return f"{images}, {track.ready} of {track.wanted} pods ready{restarts}"
 
 
-def _verdict(verdict: LastVerdict) -> str:
+def _verdict(verdict: LastVerdict | None, run: str | None) -> str:
+    if verdict is None:
+        return f"none in run {run}, the last one here" if run else "no run here"
     weight = "" if verdict.weight is None else f" at {verdict.weight} %"
     text = f": {verdict.text}" if verdict.text else ""
     return f"{verdict.outcome}{weight}, run {verdict.run}{text}"

@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.live import Live
 
+from cli.errors import RefusedError
 from cli.project import opened, project_folder
 from cli.view import Listener, Row, Scene, listener, scene_of
 from cluster.connection import connect
@@ -71,11 +72,11 @@ def watch(stack: str | None, prometheus: str | None, *, once: bool) -> None:
     except KeyboardInterrupt:
         return
     except (ConfigError, JournalError) as error:
-        raise click.UsageError(str(error)) from None
+        raise RefusedError(str(error)) from None
     except ClusterError as error:
         raise click.ClickException(str(error)) from None
     except EngineError as error:
-        raise (click.UsageError if error.usage else click.ClickException)(str(error)) from None
+        raise (RefusedError if error.usage else click.ClickException)(str(error)) from None
 
 
 def _running(folder: Path, stack: str) -> Reader | None:

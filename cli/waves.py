@@ -14,6 +14,7 @@ import click
 from pydantic import ValidationError
 
 from cli import exit_codes
+from cli.errors import RefusedError
 from cli.project import Project, opened_without_engine, project_folder
 from cli.view import stamped
 from cluster.errors import ClusterError
@@ -102,7 +103,7 @@ def members(waves: Sequence[str]) -> list[list[Member]]:
             except (ClusterError, ConfigError, EngineError) as error:
                 problems.append(f"{name}: {error}")
     if problems:
-        raise click.UsageError("\n".join(problems))
+        raise RefusedError("\n".join(problems))
     return [[found[name] for name in wave] for wave in names]
 
 

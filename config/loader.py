@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import pairwise
-from typing import Any, Final, TypeVar, get_args, get_origin
+from typing import Any, Final, TypeAlias, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -15,8 +15,12 @@ from pydantic.fields import FieldInfo
 from config.settings import ENV_NAME, FILE_NAME, Model, Resources, RolloutSettings, Settings
 from routing.registry import ROUTERS
 from routing.router import Feature, Router
+from routing.split import TOTAL_WEIGHT
 
 Loaded = TypeVar("Loaded", bound=Model)
+
+Location: TypeAlias = tuple[str | int, ...]
+"""A path into the configuration: a key without namespace, then those inside its value, and indices of lists."""
 
 _SHOWN_CHARACTERS: Final = 80
 
@@ -55,18 +59,19 @@ class ConfigError(Exception):
         super().__init__(f"{count} in the stack configuration; nothing was changed.\n{lines}")
 
 
-def load(raw: Mapping[str, str], secret_keys: Iterable[str] = ()) -> Settings:
+def load(raw: Mapping[str, str], encrypted: Iterable[str | Location] = ()) -> Settings:
     """Return the settings that these raw values give.
 
     Args:
         raw: top-level keys without namespace, and their values as the engine hands them over: plain strings, or JSON
             for maps and lists.
-        secret_keys: the keys of `raw` that are encrypted; their values do not get into messages.
+        encrypted: keys of `raw`, or paths into their values, that are encrypted and so do not get into messages.
 
     Raises:
         ConfigError: with every problem there is.
     """
-    return _validated(Settings, {key: _decoded(key, value) for key, value in raw.items()}, frozenset(secret_keys))
+    secret = frozenset((each,) if isinstance(each, str) else each for each in encrypted)
+    return _validated(Settings, {key: _decoded(key, value) for key, value in raw.items()}, secret)
 
 
 def load_rollout(rollout: object) -> RolloutSettings:
@@ -82,21 +87,22 @@ class _Rollout(Model):
     rollout: RolloutSettings
 
 
-def _validated(model: type[Loaded], values: Mapping[str, object], secret: frozenset[str]) -> Loaded:
+def _validated(model: type[Loaded], values: Mapping[str, object], secret: frozenset[Location]) -> Loaded:
     problems: list[Problem] = []
-    loaded = None
+    loaded, refused = None, set[Location]()
     try:
         loaded = model.model_validate(values)
     except ValidationError as error:
         details = error.errors(include_url=False)
         refused = {found["loc"][:-1] for found in details if found["loc"][-1] == "[key]"}
-        # What stands under a name that cannot stay needs no mending.
         problems += [
             _problem(found, secret)
             for found in details
             if found["loc"][-1] == "[key]" or not any(found["loc"][: len(name)] == name for name in refused)
         ]
-    problems += _contradictions(values, secret)
+    # What stands under a name that cannot stay needs no mending.
+    moot = tuple(_dotted(name) + end for name in refused for end in (".", "["))
+    problems += [found for found in _contradictions(values, secret) if not found.key.startswith(moot)]
     if loaded is None or problems:
         raise ConfigError(problems)
     return loaded
@@ -147,7 +153,7 @@ def _resolved(location: Sequence[str | int]) -> tuple[type[BaseModel], FieldInfo
     return model, field, exact
 
 
-def _problem(details: Any, secret: frozenset[str]) -> Problem:  # noqa: ANN401 - pydantic's ErrorDetails
+def _problem(details: Any, secret: frozenset[Location]) -> Problem:  # noqa: ANN401 - pydantic's ErrorDetails
     location: list[str | int] = list(details["loc"])
     is_key = location[-1] == "[key]" and details["type"] != "extra_forbidden"
     if is_key:
@@ -168,7 +174,7 @@ def _problem(details: Any, secret: frozenset[str]) -> Problem:  # noqa: ANN401 -
     return Problem(_dotted(location), value, allowed, fix)
 
 
-def _unknown_key(location: list[str | int], value: object, secret: frozenset[str]) -> Problem:
+def _unknown_key(location: list[str | int], value: object, secret: frozenset[Location]) -> Problem:
     known = _fields(_resolved(location[:-1])[0])
     near = get_close_matches(str(location[-1]), known, n=1)
     scalar = isinstance(value, int | float) or (isinstance(value, str) and not value.startswith(("{", "[")))
@@ -178,14 +184,14 @@ def _unknown_key(location: list[str | int], value: object, secret: frozenset[str
         allowed = f"no such key; did you mean {near[0]}? Known here: {', '.join(known)}"
         example = known[near[0]].examples
         if example:
-            shown = value if scalar and location[0] not in secret else example[0]
+            shown = value if scalar and not _is_secret(value, location, secret) else example[0]
             fix = f"{_set([*location[:-1], near[0]], shown)} && {fix}"
     # What is not a scalar may be a misspelt `secret`.
     shown = _shown(value, location, secret) if scalar else "(a map or list)"
     return Problem(_dotted(location), shown, allowed, fix)
 
 
-def _contradictions(values: Mapping[str, object], secret: frozenset[str]) -> Iterator[Problem]:
+def _contradictions(values: Mapping[str, object], secret: frozenset[Location]) -> Iterator[Problem]:
     """Yield what is wrong between keys that are each right by themselves.
 
     Works on raw values, so that a problem in one place does not hide those in others.
@@ -205,7 +211,7 @@ def _contradictions(values: Mapping[str, object], secret: frozenset[str]) -> Ite
         if other != name:
             yield Problem(
                 _dotted([*location, "path"]),
-                _shown(path, location, secret),
+                _shown(path, [*location, "path"], secret),
                 f"a path that no other service on this host has, whatever its pathType; {other} has it already",
                 _set([*location, "path"], f"/{name}"),
             )
@@ -225,7 +231,7 @@ def _contradictions(values: Mapping[str, object], secret: frozenset[str]) -> Ite
             yield from _router_problems(router, location, service, secret)
 
 
-def _step_problems(rollout: Mapping[str, object], secret: frozenset[str]) -> Iterator[Problem]:
+def _step_problems(rollout: Mapping[str, object], secret: frozenset[Location]) -> Iterator[Problem]:
     defaults = RolloutSettings()
 
     def problem(path: list[str | int], value: object, allowed: str, fix: int | None) -> Problem:
@@ -233,22 +239,20 @@ def _step_problems(rollout: Mapping[str, object], secret: frozenset[str]) -> Ite
         mended = _remove(key) if fix is None else _set(key, str(fix))
         return Problem(_dotted(key), _shown(value, key, secret), allowed, mended)
 
-    most = _number_of(rollout.get("maxStep", defaults.max_step))
+    most = _valid("max_step", rollout.get("maxStep", defaults.max_step))
     steps = [_number_of(step) for step in _list(rollout.get("steps"))]
     for index, (before, after) in enumerate(pairwise([0, *steps])):
-        if before is None or after is None:
-            continue
+        if before is None or after is None or not 0 <= before <= TOTAL_WEIGHT:
+            continue  # told already, if wrong
         than = f"rollout.steps[{index - 1}] = {before}" if index else "0"
         if after <= before:
             yield problem(["steps", index], after, f"a weight above {than}: steps rise", None)
         elif most is not None and after - before > most:
             allowed = f"a weight at most rollout.maxStep = {most} points above {than}"
             yield problem(["steps", index], after, allowed, before + most)
-    every, seconds = (
-        _number_of(rollout.get(name, default))
-        for name, default in (("sampleSeconds", defaults.sample_seconds), ("stepSeconds", defaults.step_seconds))
-    )
-    if every is not None and seconds is not None and every > seconds > 0:
+    every = _valid("sample_seconds", rollout.get("sampleSeconds", defaults.sample_seconds))
+    seconds = _valid("step_seconds", rollout.get("stepSeconds", defaults.step_seconds))
+    if every is not None and seconds is not None and every > seconds:
         allowed = f"at most rollout.stepSeconds = {seconds}: a step has to be looked at"
         yield problem(["sampleSeconds"], every, allowed, seconds)
     taken = steps if "steps" in rollout else list(defaults.steps)
@@ -258,7 +262,7 @@ def _step_problems(rollout: Mapping[str, object], secret: frozenset[str]) -> Ite
             yield problem(["approvals", index], approval, allowed, None)
 
 
-def _query_problems(rollout: Mapping[str, object], secret: frozenset[str]) -> Iterator[Problem]:
+def _query_problems(rollout: Mapping[str, object], secret: frozenset[Location]) -> Iterator[Problem]:
     for name, value in _map(_map(rollout.get("gates")).get("queries")).items():
         query, key = _map(value), ["rollout", "gates", "queries", name]
         least, most = query.get("min"), query.get("max")
@@ -270,7 +274,7 @@ def _query_problems(rollout: Mapping[str, object], secret: frozenset[str]) -> It
         except (TypeError, ValueError):
             continue  # told already
         if contrary:
-            shown = _shown(least, key, secret)
+            shown = _shown(least, [*key, "min"], secret)
             allowed = f"at most {_dotted([*key, 'max'])}"
             yield Problem(_dotted([*key, "min"]), shown, allowed, _remove([*key, "min"]))
 
@@ -289,7 +293,7 @@ def _limit_problems(rollout: Mapping[str, object], services: Mapping[str, object
 
 
 def _autoscaling_problems(
-    location: list[str | int], service: Mapping[str, object], secret: frozenset[str]
+    location: list[str | int], service: Mapping[str, object], secret: frozenset[Location]
 ) -> Iterator[Problem]:
     if service.get("autoscaling") is None:
         return
@@ -308,7 +312,7 @@ def _autoscaling_problems(
 
 
 def _configuration_problems(
-    location: list[str | int], service: Mapping[str, object], secret: frozenset[str]
+    location: list[str | int], service: Mapping[str, object], secret: frozenset[Location]
 ) -> Iterator[Problem]:
     canary = _map(service.get("canary"))
     for kind in ("configMap", "secret"):
@@ -324,11 +328,12 @@ def _configuration_problems(
     if isinstance(folder, str) and folder == _map(service.get("configMap")).get("mountPath"):
         key = [*location, "secret", "mountPath"]
         allowed = "another folder than configMap.mountPath"
-        yield Problem(_dotted(key), _shown(folder, location, secret), allowed, _set(key, f"/etc/{location[1]}-secret"))
+        shown = _shown(folder, [*location, "configMap", "mountPath"], secret)
+        yield Problem(_dotted(key), shown, allowed, _set(key, f"/etc/{location[1]}-secret"))
 
 
 def _existing_problems(
-    location: list[str | int], service: Mapping[str, object], secret: frozenset[str]
+    location: list[str | int], service: Mapping[str, object], secret: frozenset[Location]
 ) -> Iterator[Problem]:
     if service.get("stable") != "existing":
         return
@@ -340,7 +345,7 @@ def _existing_problems(
 
 
 def _patch_problems(
-    location: list[str | int], service: Mapping[str, object], secret: frozenset[str]
+    location: list[str | int], service: Mapping[str, object], secret: frozenset[Location]
 ) -> Iterator[Problem]:
     containers = _map(_map(service.get("podTemplatePatch")).get("spec")).get("containers")
     for index, container in enumerate(containers if isinstance(containers, list) else ()):
@@ -351,7 +356,7 @@ def _patch_problems(
 
 
 def _cookie_problems(
-    location: list[str | int], service: Mapping[str, object], secret: frozenset[str]
+    location: list[str | int], service: Mapping[str, object], secret: frozenset[Location]
 ) -> Iterator[Problem]:
     name = _map(service.get("canary")).get("cookie")
     other = _map(service.get("sessionAffinity")).get("cookieName")
@@ -363,7 +368,7 @@ def _cookie_problems(
 
 
 def _router_problems(
-    router: Router, location: list[str | int], service: Mapping[str, object], secret: frozenset[str]
+    router: Router, location: list[str | int], service: Mapping[str, object], secret: frozenset[Location]
 ) -> Iterator[Problem]:
     canary = _map(service.get("canary"))
     asked: list[tuple[Feature, list[str | int], object]] = [
@@ -387,7 +392,7 @@ def _router_problems(
 
 
 def _header_problems(
-    router: Router, location: list[str | int], header: Mapping[str, object], secret: frozenset[str]
+    router: Router, location: list[str | int], header: Mapping[str, object], secret: frozenset[Location]
 ) -> Iterator[Problem]:
     syntax = router.header_syntax
     for part, pattern, example in (("name", syntax.name, "X-Canary"), ("value", syntax.value, "true")):
@@ -395,7 +400,7 @@ def _header_problems(
         value = str(value) if isinstance(value, float) else value
         if isinstance(value, str) and not pattern.fullmatch(value):
             allowed = f"{syntax.rule} (router {router.name} silently ignores others)"
-            shown = _shown(value, location, secret)
+            shown = _shown(value, [*location, part], secret)
             yield Problem(_dotted([*location, part]), shown, allowed, _set([*location, part], example))
 
 
@@ -414,9 +419,24 @@ def _number_of(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _shown(value: object, location: Sequence[str | int], secret: frozenset[str]) -> str:
+def _is_secret(value: object, location: Sequence[str | int], secret: frozenset[Location]) -> bool:
+    """Tell whether a value is encrypted, or a part of it."""
+    path = tuple(location)
+    is_inside = any(path[: len(each)] == each for each in secret)
+    return is_inside or (isinstance(value, dict | list) and any(each[: len(path)] == path for each in secret))
+
+
+def _valid(field: str, value: object) -> int | None:
+    """Return the whole number that a raw value of `RolloutSettings` is; None if it is refused, which is told then."""
+    try:
+        return int(getattr(RolloutSettings.model_validate({RolloutSettings.model_fields[field].alias: value}), field))
+    except ValidationError:
+        return None
+
+
+def _shown(value: object, location: Sequence[str | int], secret: frozenset[Location]) -> str:
     # What stands under `secret` is hidden too when the configuration is not encrypted.
-    if location[0] in secret or "secret" in location[2:]:
+    if _is_secret(value, location, secret) or "secret" in location[2:]:
         return "(secret)"
     if str(location[-1]).endswith("Url"):
         return "(a URL, which may hold a token)"

@@ -70,22 +70,39 @@ class Commits:
             os.close(place)
 
     def _git(self, *arguments: str) -> str:
-        try:
-            done = subprocess.run(
-                ["git", *arguments],  # noqa: S607 - the user's own git, as pulumi
-                cwd=self._file.parent,
-                capture_output=True,
-                text=True,
-                check=False,
-                stdin=subprocess.DEVNULL,
-                timeout=_SECONDS,
-                process_group=0,  # what is typed on the terminal is the run's to obey
-            )
-        except OSError as error:
-            raise CommitError(f"git cannot be run: {error.strerror}") from error
-        except subprocess.TimeoutExpired as error:
-            raise CommitError(f"{self._file.name} is not committed: git did not end within {_SECONDS:.0f} s") from error
-        if done.returncode:
-            reason = done.stderr.strip() or done.stdout.strip()
-            raise CommitError(f"{self._file.name} is not committed: git {arguments[0]}: {reason}")
-        return done.stdout
+        return _git(self._file, *arguments)
+
+
+def require_committed(file: Path) -> None:
+    """Make sure that the first commit of a run will hold what the run changes in the stack's file, and nothing else.
+
+    Raises:
+        CommitError: the file has other changes, or is not git's to keep.
+    """
+    if _git(file, "status", "--porcelain", "--ignored", "--untracked-files=all", "--", file.name):
+        raise CommitError(
+            f"{file.name} has changes that are not committed, and --commit would put them into the commit of a step: "
+            "commit them before, or leave out --commit"
+        )
+
+
+def _git(file: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", *arguments],  # noqa: S607 - the user's own git, as pulumi
+            cwd=file.parent,
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            timeout=_SECONDS,
+            process_group=0,  # what is typed on the terminal is the run's to obey
+        )
+    except OSError as error:
+        raise CommitError(f"git cannot be run: {error.strerror}") from error
+    except subprocess.TimeoutExpired as error:
+        raise CommitError(f"{file.name} is not committed: git did not end within {_SECONDS:.0f} s") from error
+    if done.returncode:
+        reason = done.stderr.strip() or done.stdout.strip()
+        raise CommitError(f"{file.name} is not committed: git {arguments[0]}: {reason}")
+    return done.stdout

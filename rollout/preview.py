@@ -60,8 +60,8 @@ def selected_stack(folder: Path) -> str:
     return ended.output.strip()
 
 
-def decrypted(folder: Path, options: Sequence[str]) -> dict[str, str]:
-    """Return the stack's configuration in plain text, each key with its namespace.
+def decrypted(folder: Path, options: Sequence[str]) -> tuple[dict[str, str], frozenset[str]]:
+    """Return the stack's configuration in plain text, each key with its namespace, and the keys that hold a secret.
 
     Raises:
         EngineError: it cannot be read.
@@ -69,7 +69,9 @@ def decrypted(folder: Path, options: Sequence[str]) -> dict[str, str]:
     ended = run(folder, ["config", "--json", "--show-secrets", *options])
     if ended.code:
         raise EngineError(ended.message, usage=ended.usage)
-    return {key: entry.get("value", "") for key, entry in json.loads(ended.output).items()}
+    entries = json.loads(ended.output)
+    values = {key: entry.get("value", "") for key, entry in entries.items()}
+    return values, frozenset(key for key, entry in entries.items() if entry.get("secret"))
 
 
 def _compared(log: Path) -> int:

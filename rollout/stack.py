@@ -7,19 +7,20 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, Final, Self
 
 import yaml
 
-from config.loader import load
+from config.loader import Location, load
 from config.settings import Settings
 from rollout.engine import Ended, EngineError, run
 from rollout.engine_events import EventStream, Finding, progress, read
-from rollout.preview import decrypted
+from rollout.preview import decrypted, selected_stack
 from rollout.release import Changes, Copy, path_of
 
 _PROGRAM: Final = Path(__file__).with_name("program.py")
@@ -44,20 +45,97 @@ _AFTERMATH: Final = re.compile(r"(update|preview) failed|an unhandled error occu
 _ENCRYPTED: Final = "1"
 
 
+# How the engine says that a stack's file cannot be read, without its name.
+_UNREADABLE: Final = re.compile(r"(getting stack configuration: )?(invalid YAML file|yaml: )")
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """A stack's configuration in plain text, each key with its namespace, and where in it something is encrypted."""
+
+    values: Mapping[str, str]
+    encrypted: Collection[Location]
+
+    def settings(self, project: str) -> Settings:
+        """Return what the values of a project mean.
+
+        Raises:
+            ConfigError: they cannot be used; no value that is encrypted is shown.
+        """
+        own = f"{project}:"
+        values = {key.removeprefix(own): value for key, value in self.values.items() if key.startswith(own)}
+        return load(values, [(str(key).removeprefix(own), *rest) for key, *rest in self.encrypted])
+
+
+def project_of(folder: Path) -> dict[str, Any]:
+    """Return what the Pulumi.yaml of a folder says.
+
+    Raises:
+        EngineError: it cannot be read, or names no project.
+    """
+    file = folder / "Pulumi.yaml"
+    try:
+        project = _yaml(file)
+    except OSError as error:
+        raise EngineError(f"{file.name} cannot be read: {error.strerror}", usage=True) from error
+    if not isinstance(project.get("name"), str) or not project["name"]:
+        raise EngineError(f"{file.name} names no project: it needs a line like name: my-project", usage=True)
+    return project
+
+
+def stack_file(folder: Path, name: str) -> Path:
+    """Return the file of a stack, which may be named ORGANIZATION/STACK.
+
+    Raises:
+        EngineError: the project's file cannot be used.
+    """
+    return _file_of(folder, project_of(folder), name)
+
+
+def configuration(folder: Path, name: str) -> Configuration:
+    """Return a stack's configuration.
+
+    Raises:
+        EngineError: there is no such stack, or its configuration cannot be read.
+    """
+    file = stack_file(folder, name)
+    written = _config_of(file) if file.exists() else {}
+    try:
+        values, secret = decrypted(folder, ["--stack", name])
+    except EngineError as error:
+        raise named(error, folder, name) from error
+    encrypted: list[Location] = []
+    for key in secret:
+        # One that the file does not have is a default of the project.
+        encrypted += tuple(_encrypted(written.get(key), (key,))) or ((key,),)
+    return Configuration(values, encrypted)
+
+
+def named(error: EngineError, folder: Path, name: str | None) -> EngineError:
+    """Return an error of the engine with the name of the stack's file, if that is what the engine could not read.
+
+    The stack is the selected one when None.
+    """
+    if not _UNREADABLE.match(str(error)):
+        return error
+    return EngineError(f"{stack_file(folder, name or selected_stack(folder)).name}: {error}", usage=True)
+
+
 def stored(folder: Path, name: str) -> dict[str, str]:
     """Return a stack's configuration as its file has it, without the engine; encrypted values inside maps are 1.
 
     Raises:
         OSError: there is no such file.
         LookupError: a value is encrypted as a whole.
+        EngineError: a file is not what it should be.
     """
-    project = _yaml(folder / "Pulumi.yaml")
+    project = project_of(folder)
     defaults = {
         f"{project['name']}:{key}": declared["default"]
-        for key, declared in (project.get("config") or {}).items()
+        for key, declared in _map(project.get("config")).items()
         if isinstance(declared, dict) and "default" in declared
     }
-    config = defaults | (_yaml(_file_of(folder, project, name)).get("config") or {})
+    config = defaults | _config_of(_file_of(folder, project, name))
     if hidden := [key for key, value in config.items() if _is_encrypted(value)]:
         raise LookupError(f"encrypted: {', '.join(hidden)}")
     return {
@@ -102,11 +180,7 @@ class Stack:
             ConfigError: it cannot be used.
             EngineError: it cannot be read.
         """
-        own = f"{self._project}:"
-        config = self._decrypted()
-        # No message shows a value: which of them are encrypted is not known here.
-        values = {key.removeprefix(own): value for key, value in config.items() if key.startswith(own)}
-        return load(values, values)
+        return configuration(self._folder, self._name).settings(self._project)
 
     def set(self, changes: Changes) -> None:
         """Change the stack's file: all of it, or on any error nothing. What is encrypted stays so.
@@ -181,7 +255,7 @@ class Stack:
 
     @cached_property
     def _project_file(self) -> dict[str, Any]:
-        return _yaml(self._folder / "Pulumi.yaml")
+        return project_of(self._folder)
 
     @property
     def _project(self) -> str:
@@ -191,19 +265,17 @@ class Stack:
     def _file(self) -> Path:
         return _file_of(self._folder, self._project_file, self._name)
 
-    def _decrypted(self) -> dict[str, str]:
-        return decrypted(self._folder, ["--stack", self._name])
-
     def _write(self, changes: Changes, draft: Path) -> None:
         changed = {key: change for key, change in changes.items() if change is not None}
         removed = [key for key, change in changes.items() if change is None]
-        present = self._own(_yaml(draft).get("config") or {})
+        present = self._own(_config_of(draft))
         if _is_encrypted(present.get("services")):
             raise EngineError(
                 "services is encrypted as a whole, and a path into it would replace it: encrypt values in it instead",
                 usage=True,
             )
-        known = self._decrypted() if any(isinstance(change, Copy) for change in changed.values()) else {}
+        copied = any(isinstance(change, Copy) for change in changed.values())
+        known = configuration(self._folder, self._name).values if copied else {}
         pairs: list[str] = []
         for key, change in changed.items():
             value = _text(_at(path_of(change.key), self._plain(known))) if isinstance(change, Copy) else change
@@ -249,9 +321,9 @@ class Program:
         """Begin to load it. Nothing is waited for.
 
         Raises:
-            EngineError: the project's Python cannot be run.
+            EngineError: the project's file cannot be used, or its Python cannot be run.
         """
-        project = _yaml(self._folder / "Pulumi.yaml")
+        project = project_of(self._folder)
         runtime = project.get("runtime")
         options = (runtime.get("options") if isinstance(runtime, dict) else None) or {}
         python = self._folder / options["virtualenv"] / "bin" / "python" if "virtualenv" in options else sys.executable
@@ -340,7 +412,27 @@ def _at(path: Sequence[str], content: Any) -> Any:  # noqa: ANN401 - a value of 
 
 
 def _yaml(file: Path) -> dict[str, Any]:
-    return yaml.safe_load(file.read_bytes()) or {}
+    try:
+        content = yaml.safe_load(file.read_bytes()) or {}
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise EngineError(f"{file.name}{line} is not valid YAML: {error.problem}", usage=True) from error
+    except yaml.YAMLError as error:
+        raise EngineError(f"{file.name} is not valid YAML: {error}", usage=True) from error
+    if not isinstance(content, dict):
+        raise EngineError(f"{file.name} is to hold keys with values, not {type(content).__name__}", usage=True)
+    return content
+
+
+def _config_of(file: Path) -> dict[str, Any]:
+    config = _yaml(file).get("config") or {}
+    if not isinstance(config, dict):
+        raise EngineError(f"config in {file.name} is to hold keys with values, not {config}", usage=True)
+    return config
+
+
+def _map(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _file_of(folder: Path, project: Mapping[str, Any], stack: str) -> Path:
@@ -352,6 +444,15 @@ def _legible(value: Any) -> Any:  # noqa: ANN401 - a value of any type that YAML
     if isinstance(value, dict):
         return _ENCRYPTED if _is_encrypted(value) else {key: _legible(each) for key, each in value.items()}
     return [_legible(each) for each in value] if isinstance(value, list) else value
+
+
+def _encrypted(value: object, path: Location) -> Iterator[Location]:
+    if _is_encrypted(value):
+        yield path
+    elif isinstance(value, dict | list):
+        parts = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, each in parts:
+            yield from _encrypted(each, (*path, key))
 
 
 def _is_encrypted(stored: object) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rollout.commits import CommitError, Commits
+from rollout.commits import CommitError, Commits, require_committed
 from rollout.events import Finished, Promoted, RolledBack, StepStarted, WeightSet
 
 STACK = "macromind/dev"
@@ -85,6 +85,33 @@ def test_a_refusal_of_git_is_told(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text("")
     with pytest.raises(CommitError, match=r"not committed: git rev-parse: .*not a git repository"):
         Commits(tmp_path / FILE)(Promoted(at=0, stack=STACK, services=("a",)))
+
+
+def test_a_file_with_changes_of_somebody_else_is_refused(folder: Path) -> None:
+    file, other = folder / FILE, folder / "other"
+    for change in ("new", "changed", "staged"):
+        file.write_text(change)
+        if change == "staged":
+            git(folder, "add", FILE)
+        with pytest.raises(CommitError, match=r"has changes that are not committed.*commit them before, or leave out"):
+            require_committed(file)
+        git(folder, "add", FILE)
+        git(folder, "commit", "--quiet", "--message", change)
+    other.write_text("not committed")
+    require_committed(file)
+
+
+def test_a_file_that_git_ignores_or_does_not_know_is_refused(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    (folder / FILE).touch()
+    (folder / ".gitignore").write_text("*\n")
+    with pytest.raises(CommitError):
+        require_committed(folder / FILE)
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / FILE
+    elsewhere.touch()
+    with pytest.raises(CommitError, match="not a git repository"):
+        require_committed(elsewhere)
 
 
 def test_runs_of_many_stacks_commit_at_the_same_time(folder: Path) -> None:

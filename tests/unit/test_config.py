@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 import config.loader
-from config.loader import ConfigError, Problem, load
+from config.loader import ConfigError, Location, Problem, load
 from config.settings import CanarySettings, GateSettings, RolloutSettings, ServiceSettings
 from routing.nginx import Nginx
 from routing.router import Feature
@@ -24,9 +24,9 @@ def raw(services: dict[str, Any] | None = None, **scalars: str) -> dict[str, str
     return values | {"services": json.dumps({"auth-service": SERVICE} if services is None else services)}
 
 
-def problems(values: dict[str, str], secret_keys: tuple[str, ...] = ()) -> dict[str, Problem]:
+def problems(values: dict[str, str], encrypted: tuple[str | Location, ...] = ()) -> dict[str, Problem]:
     with pytest.raises(ConfigError) as caught:
-        load(values, secret_keys)
+        load(values, encrypted)
     return {problem.key: problem for problem in caught.value.problems}
 
 
@@ -178,7 +178,6 @@ def test_all_problems_come_in_one_message() -> None:
         "router",
         "canaryWeight",
         "services.Bad",
-        "services.Bad.path",
         "services.auth-service.replicas",
         "services.auth-service.canary.image",
         "services.auth-service.canary.weight",
@@ -464,6 +463,28 @@ def test_values_of_a_secret_reach_no_message_even_when_the_configuration_is_not_
     assert "hunter2" not in str(problems(of(secert={"data": {"TOKEN": "hunter2"}})))
 
 
+def test_only_what_is_encrypted_is_hidden() -> None:
+    service = SERVICE | {"env": {"TOKEN": ["hunter2"]}, "replicas": "many", "path": "hunter2"}
+    values = raw({"auth-service": service, "Cart": SERVICE | {"env": {"TOKEN": "hunter2"}}}, canaryWeight="fifty")
+    own = ("services", "auth-service")
+
+    found = problems(values, ((*own, "env", "TOKEN"), (*own, "path"), ("services", "Cart", "env", "TOKEN")))
+
+    assert {key: problem.value for key, problem in found.items()} == {
+        "canaryWeight": "fifty",
+        "services.Cart": "Cart",
+        "services.auth-service.env.TOKEN": "(secret)",
+        "services.auth-service.path": "(secret)",
+        "services.auth-service.replicas": "many",
+    }
+
+
+def test_a_map_that_holds_something_encrypted_is_hidden() -> None:
+    found = problems(of(replicas={"a": "hunter2"}), (("services", "auth-service", "replicas", "a"),))
+
+    assert found["services.auth-service.replicas"].value == "(secret)"
+
+
 def test_no_fix_repeats_what_is_encrypted() -> None:
     same = {"data": {"KEY": "x"}, "mountPath": "/hunter2"}
     clash = of(
@@ -600,6 +621,19 @@ def test_a_rollout_that_is_no_map_is_removed_and_not_taken_for_services() -> Non
 
 def rollout(**keys: object) -> dict[str, str]:
     return raw() | {"rollout": json.dumps(keys)}
+
+
+@pytest.mark.parametrize(
+    ("keys", "refused"),
+    [
+        ({"maxStep": 0, "steps": [5, 20]}, {"rollout.maxStep"}),
+        ({"steps": [-60, 5]}, {"rollout.steps[0]"}),
+        ({"stepSeconds": 0}, {"rollout.stepSeconds"}),
+        ({"gates": {"queries": {"bad name": {"query": "up"}}}}, {'rollout.gates.queries["bad name"]'}),
+    ],
+)
+def test_nothing_is_to_be_mended_because_of_what_is_refused_itself(keys: dict[str, object], refused: set[str]) -> None:
+    assert set(problems(rollout(**keys))) == refused
 
 
 def query(**keys: object) -> dict[str, str]:

@@ -82,7 +82,7 @@ def test_without_a_cluster_nothing_is_tried(fake: Fake, command: tuple[str, ...]
     ("arguments", "told"),
     [
         (("set", "101"), "101 is not in the range"),
-        (("set", "half"), "'half' is not a valid integer"),
+        (("set", "half"), "'half' is not a valid whole number from 0 to 100"),
         (("set",), "Missing argument 'WEIGHT'"),
         (("promote", "--policy-pack-config", "rules.json"), "configures a --policy-pack, and there is none"),
         (("abort", "--policy-pack", "missing"), "Directory 'missing' does not exist"),
@@ -101,6 +101,90 @@ def test_what_the_engine_says_of_the_stack_is_told(fake: Fake, command: tuple[st
     (fake.folder / "errors").write_text("error: getting stack configuration: incorrect passphrase\n")
     done = fake.run(*command, "--stack", "dev", "--yes")
     assert (done.code, done.err) == (exit_code, "Error: getting stack configuration: incorrect passphrase\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("name: [", "Pulumi.yaml, line 1 is not valid YAML: expected the node content, but found '<stream end>'"),
+        ("", "Pulumi.yaml names no project"),
+        ("runtime: python", "Pulumi.yaml names no project"),
+        ("- name: shop", "Pulumi.yaml is to hold keys with values, not list"),
+    ],
+)
+@pytest.mark.parametrize(
+    "command",
+    [
+        *COMMANDS,
+        ("run", "--yes"),
+        ("status",),
+        ("doctor",),
+        ("plan",),
+        ("watch", "--once"),
+        ("verify", "--passive"),
+        ("logs",),
+    ],
+)
+def test_a_broken_project_is_one_message_with_its_file(
+    fake: Fake, command: tuple[str, ...], content: str, told: str
+) -> None:
+    Path("Pulumi.yaml").write_text(content)
+    done = fake.run(*command, "--stack", "dev")
+    assert done.code == 1
+    assert told in done.err
+    assert done.err.count("Error: ") == 1
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, ("run", "--yes"), ("status",), ("doctor",), ("watch", "--once")])
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("config:\n  shop:host: [\n", "Pulumi.dev.yaml, line 3 is not valid YAML: "),
+        ("config: 3", "config in Pulumi.dev.yaml is to hold keys with values, not 3"),
+    ],
+)
+def test_a_broken_file_of_the_stack_is_one_message_with_its_name(
+    fake: Fake, command: tuple[str, ...], content: str, told: str
+) -> None:
+    Path("Pulumi.dev.yaml").write_text(content)
+    done = fake.run(*command, "--stack", "dev")
+    assert done.code == 1
+    assert told in done.err
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "invalid YAML file: yaml: line 7: did not find expected node content",
+        'getting stack configuration: yaml: unmarshal errors:\n  line 3: mapping key "a" already defined at line 2',
+    ],
+)
+@pytest.mark.parametrize("command", [("set", "50"), ("plan",)])
+def test_what_only_the_engine_finds_wrong_in_the_file_is_told_with_its_name(
+    fake: Fake, command: tuple[str, ...], message: str
+) -> None:
+    (fake.folder / "errors").write_text(f"error: {message}\n")
+    done = fake.run(*command, "--stack", "dev")
+    assert done.code == 1
+    assert done.err == f"Error: Pulumi.dev.yaml: {message}\n"
+
+
+def test_a_wrong_value_is_shown_where_another_is_encrypted(fake: Fake) -> None:
+    services = {"cart": SERVICES["cart"] | {"env": {"KEY": {"secure": "v1:x"}}, "port": "hunter"}}
+    config = {"shop:namespace": "shop", "shop:host": {"secure": "v1:x"}, "shop:services": services}
+    Path("Pulumi.dev.yaml").write_text(json.dumps({"config": config}))
+    services["cart"]["env"] = {"KEY": ["5ecret"]}
+    decrypted = {
+        "shop:namespace": {"value": "shop"},
+        "shop:host": {"value": "-5ecret", "secret": True},
+        "shop:services": {"value": json.dumps(services), "secret": True},
+        "shop:canaryWeight": {"value": "5ecret", "secret": True},
+    }
+    (fake.folder / "config").write_text(json.dumps(decrypted))
+    done = fake.run("status", "--stack", "dev")
+    assert "services.cart.port = hunter\n" in done.err
+    assert done.err.count("= (secret)") == 3
+    assert "5ecret" not in done.err
 
 
 def test_an_abort_does_not_ask_the_engine_where_the_cluster_is(fake: Fake) -> None:

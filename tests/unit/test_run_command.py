@@ -1,6 +1,7 @@
 """`canary run` refuses what it cannot do before it does anything, and asks a person as little as possible."""
 
 import json
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,7 +11,7 @@ import click
 import pytest
 
 from cli import run as command
-from cli.main import canary
+from cli.main import canary, main
 from cli.project import Project
 from cli.terminal import Terminal
 from config.loader import load
@@ -65,6 +66,58 @@ def test_a_second_run_in_the_same_folder_ends_with_exit_code_5(
     with alone(project.folder, "dev"):
         assert canary.main(["run"], standalone_mode=False) == 5
     assert "another `canary run` of stack dev" in capsys.readouterr().err
+
+
+def finished(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+    out, err = capsys.readouterr()
+    assert err == ""
+    event: dict[str, object] = json.loads(out)
+    assert event.pop("event") == "finished"
+    return event
+
+
+def test_with_json_a_run_that_cannot_begin_is_an_event_too(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert canary.main(["run", "--json", "--service", "b"], standalone_mode=False) == 1
+    event = finished(capsys)
+    assert (event["stack"], event["outcome"], event["exitCode"]) == ("macromind/dev", "refused", 1)
+    assert event["text"] == "no service is called b; stack dev has a"
+    with alone(project.folder, "dev"):
+        assert canary.main(["run", "--json"], standalone_mode=False) == 5
+    event = finished(capsys)
+    assert (event["stack"], event["outcome"], event["exitCode"]) == ("macromind/dev", "locked", 5)
+
+
+def test_without_a_project_the_event_has_the_stack_that_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert canary.main(["run", "--json", "--stack", "prod"], standalone_mode=False) == 1
+    event = finished(capsys)
+    assert event["stack"] == "prod"
+    assert str(event["text"]).startswith("there is no Pulumi.yaml in ")
+
+
+def test_a_run_that_would_commit_changes_of_others_does_not_begin(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project.folder / "Pulumi.yaml").write_text("name: macromind\nruntime: python\n")
+    (project.folder / "Pulumi.dev.yaml").touch()
+    subprocess.run(["git", "init", "--quiet"], cwd=project.folder, check=True)  # noqa: S607 - from PATH
+    assert canary.main(["run", "--yes", "--commit"], standalone_mode=False) == 1
+    assert capsys.readouterr().err.startswith("Error: Pulumi.dev.yaml has changes that are not committed")
+
+
+def test_a_message_that_is_not_about_usage_does_not_begin_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["canary", "run"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 1
+    assert capsys.readouterr().err == f"Error: there is no Pulumi.yaml in {tmp_path} or above\n"
 
 
 def test_runs_of_other_stacks_and_later_ones_are_not_kept_out(tmp_path: Path) -> None:

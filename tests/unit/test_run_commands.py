@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cli.main import main
-from cli.report import write
+from cli.report import write, write_after
 from rollout.events import EVENTS, AnyEvent
 from rollout.journal import Journal
 from tests.unit.journals import promoted, rolled_back, unfinished
@@ -128,6 +128,22 @@ def test_a_report_of_a_run_that_goes_on_can_be_written(project: Path) -> None:
             journal(event)
 
         assert "not finished" in write(journal.path).read_text()
+
+
+def test_a_journal_that_could_not_be_begun_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / ".canary").touch()
+    said: list[str] = []
+    with Journal(tmp_path, "dev", said.append) as journal:
+        journal(next(unfinished()))
+    assert len(said) == 1
+    assert write_after(journal.path) is None
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_report_that_cannot_be_written_is_a_warning(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(project, "20261117T000000Z-0000", [])
+    assert write_after(path) is None
+    assert capsys.readouterr().err.startswith("Warning: there is no report: ")
 
 
 def test_a_run_of_another_process_is_watched_until_it_ends(project: Path) -> None:

@@ -191,6 +191,12 @@ def test_the_last_verdict_of_the_last_run_is_told_with_what_became_of_it() -> No
     assert of(declared(20), seen(running(20)), started()).verdict is None
 
 
+def test_a_service_that_the_last_run_has_no_verdict_of_is_told_from_one_without_a_run() -> None:
+    assert "verdict  no run here" in render(status(declared(20), STACK, [NAME], seen(running(20)), []))
+    text = render(status(declared(20), STACK, [NAME], seen(running(20)), [started()]))
+    assert "verdict  none in run run-1, the last one here" in text
+
+
 def test_text_fits_80_columns_and_marks_what_disagrees() -> None:
     text = render(status(declared(50), STACK, [NAME], seen(running(20), counts={}, not_counted="x " * 90), []))
     lines = text.splitlines()

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 from contextlib import suppress
@@ -12,6 +13,7 @@ from typing import Any
 import click
 import pytest
 
+from cli import run as command
 from cli.main import canary
 from cli.project import Project
 from cli.waves import Fleet, Member, members
@@ -270,9 +272,16 @@ def test_what_makes_no_sense_with_waves_is_refused(
             canary.main(["run", *arguments], standalone_mode=False)
 
 
+def test_waves_that_would_commit_changes_of_others_do_not_begin(fleet: Path) -> None:
+    subprocess.run(["git", "init", "--quiet"], cwd=fleet, check=True)  # noqa: S607 - from PATH
+    with pytest.raises(click.UsageError, match=r"Pulumi\.dev\.yaml has changes that are not committed"):
+        canary.main(["run", "--wave", "dev", "--prometheus", "http://p.example", "--commit"], standalone_mode=False)
+
+
 @pytest.mark.usefixtures("fleet")
 def test_the_options_of_a_run_are_passed_on_to_each(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Fleet] = []
+    monkeypatch.setattr(command, "require_committed", lambda _file: None)
 
     def release(self: Fleet, _waves: object) -> int:
         made.append(self)
