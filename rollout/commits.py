@@ -20,7 +20,7 @@ class CommitError(Exception):
 
 
 class Commits:
-    """A listener of a run that commits the stack's file and nothing else: when a weight in it was read back, and last."""
+    """A listener of a run that commits the stack's file alone: when a weight in it was read back, and last."""
 
     def __init__(self, file: Path) -> None:
         self._file = file

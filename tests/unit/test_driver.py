@@ -373,7 +373,9 @@ MISSING = "Deployment a-canary: 0 of 1 pods take requests after 16 s."
 
 
 def _pods_missing() -> None:
-    raise PodsError(f"{MISSING}\n  a-canary-1: ImagePullBackOff\nRun it again.", f"{MISSING}\n  a-canary-1: ImagePullBackOff")
+    raise PodsError(
+        f"{MISSING}\n  a-canary-1: ImagePullBackOff\nRun it again.", f"{MISSING}\n  a-canary-1: ImagePullBackOff"
+    )
 
 
 def test_a_canary_that_cannot_start_is_rolled_back_without_a_further_update_and_that_is_said_once() -> None:

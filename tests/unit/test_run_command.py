@@ -106,6 +106,21 @@ def test_an_answer_may_be_as_short_as_its_first_letter(
     assert paused == ["begin", "end"]
 
 
+def test_a_question_that_nobody_answers_ends_with_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    shown: list[str] = []
+
+    @contextmanager
+    def quiet() -> Iterator[None]:
+        yield
+        shown.append("drawn")
+
+    with Terminal(quiet) as person:
+        person.ask("Passed.", ("go on",))
+        person.ask("Interrupted.", ("stop",))
+    assert capsys.readouterr().err == "Passed. [g]o on: \nInterrupted. [s]top: \n"
+    assert shown == ["drawn", "drawn"], "before the run says how it ended, not after it"
+
+
 def test_what_is_no_answer_is_asked_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
