@@ -277,28 +277,32 @@ def _no_approval(others: Sequence[int], approvals: Sequence[int]) -> str:
 
 def _ask(options: _Options, project: Project, start: Start) -> None:
     """Say what is about to happen, and let a person agree."""
+    click.echo("\n".join([f"{project.stack}:", *announcement(start, options.to, options.roll_back)]), err=True)
+    _agree(options)
+
+
+def announcement(start: Start, to: int | None, roll_back: str | None) -> Iterator[str]:
+    """Yield what a run that is asked for so (`rollout.driver.Task`) is about to do."""
     rollout = start.settings.rollout
-    click.echo(f"{project.stack}:", err=True)
     for name in start.finishing:
-        click.echo(f"  {name}: the promotion that was begun is finished", err=True)
+        yield f"  {name}: the promotion that was begun is finished"
     for name in start.moving:
         weight = start.live[name].weight
-        if options.roll_back is not None:
-            click.echo(f"  {name}: {weight} % → 0 %: {options.roll_back}", err=True)
+        if roll_back is not None:
+            yield f"  {name}: {weight} % → 0 %: {roll_back}"
             continue
         if name in start.returning:
-            click.echo(f"  {name}: {weight} % → 0 %: rolled back before (--again tries it again)", err=True)
+            yield f"  {name}: {weight} % → 0 %: rolled back before (--again tries it again)"
             continue
-        steps = [step for step in rollout.steps if step > weight and step <= (options.to or rollout.steps[-1])]
+        steps = [step for step in rollout.steps if step > weight and step <= (to or rollout.steps[-1])]
         first = f"{weight} % (watched first)" if weight else "0 %"
         course = " → ".join((first, *(f"{step} %" for step in steps)))
-        end = "" if options.to is not None else ", then promoted"
+        end = "" if to is not None else ", then promoted"
         canary = start.settings.services[name].canary
-        click.echo(f"  {name}: {canary.image if canary else ''}, {course}{end}", err=True)
-    if start.moving and not start.returning and options.roll_back is None:
+        yield f"  {name}: {canary.image if canary else ''}, {course}{end}"
+    if start.moving and not start.returning and roll_back is None:
         order = f", {rollout.order}" if len(start.moving) > 1 else ""
-        click.echo(f"  each step is watched for {duration(rollout.step_seconds)}{order}", err=True)
-    _agree(options)
+        yield f"  each step is watched for {duration(rollout.step_seconds)}{order}"
 
 
 def _agree(options: _Options) -> None:
