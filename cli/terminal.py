@@ -40,8 +40,9 @@ class Terminal:
 
     def ask(self, question: str, answers: Sequence[str]) -> None:
         """Put a question; each answer can be given by its first letter."""
+        if not self._question:
+            self._quiet.enter_context(self._paused())
         self._leave_line()
-        self._quiet.enter_context(self._paused())
         self._answers = answers
         self._question = f"{question} {', '.join(f'[{each[0]}]{each[1:]}' for each in answers)}: "
         click.echo(self._question, err=True, nl=False)

@@ -120,7 +120,7 @@ def test_a_question_that_nobody_answers_ends_with_its_line(capsys: pytest.Captur
         person.ask("Passed.", ("go on",))
         person.ask("Interrupted.", ("stop",))
     assert capsys.readouterr().err == "Passed. [g]o on: \nInterrupted. [s]top: \n"
-    assert shown == ["drawn", "drawn"], "before the run says how it ended, not after it"
+    assert shown == ["drawn"], "before the run says how it ended, not after it"
 
 
 def test_what_is_no_answer_is_asked_again(
