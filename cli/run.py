@@ -20,6 +20,7 @@ from cli.errors import RefusedError
 from cli.progress import Progress
 from cli.project import Project, opened
 from cli.report import write_after
+from cli.streams import unfailing
 from cli.terminal import Terminal
 from cli.view import Lines, View, listener
 from cli.waves import PARALLEL, Fleet, members
@@ -123,12 +124,14 @@ def run(context: click.Context, /, **given: Any) -> None:  # noqa: ANN401 - clic
     if options.policy_configs and not options.policy_packs:
         raise click.UsageError("--policy-pack-config configures a --policy-pack, and there is none")
     if options.waves:
-        context.exit(_run_waves(options))
+        with unfailing():
+            code = _run_waves(options)
+        context.exit(code)
     if options.roll_back is not None and options.to is not None:
         raise click.UsageError("--roll-back ends at 0 %, so that there is no --to")
     if options.parallel:
         raise click.UsageError("--parallel is for the stacks of a --wave, and there is none")
-    with Interruptions() as signals:
+    with unfailing(), Interruptions() as signals:
         try:
             with signals.allowed():
                 project = opened(options.stack)
@@ -189,14 +192,15 @@ def _run(options: _Options, project: Project, signals: Interruptions) -> int:
             _ask(options, project, start)
         before = engine.file.read_text(encoding="utf-8")
         journal = open_.enter_context(Journal(folder, project.stack, lambda text: click.echo(text, err=True)))
-        listeners: list[Callable[[AnyEvent], object]] = [progress, journal]
+        # The journal is told first: it is what outlives everything else.
+        listeners: list[Callable[[AnyEvent], object]] = [journal, progress, view]
         if settings.rollout.webhook_url:
             say = partial(click.echo, err=True)
             listeners.append(open_.enter_context(Notifier(settings.rollout.webhook_url, say)))
         if options.commit:
             listeners.append(Commits(engine.file))
-        with view:
-            finished = driver.run(start, journal.run, [view, *listeners])
+        with view, person:
+            finished = driver.run(start, journal.run, listeners)
     if isinstance(view, View):
         click.echo(finished.text)  # which the table may have cut to its width
     _report(options, journal)
@@ -293,24 +297,32 @@ def _no_approval(others: Sequence[int], approvals: Sequence[int]) -> str:
 
 def _ask(options: _Options, project: Project, start: Start) -> None:
     """Say what is about to happen, and let a person agree."""
+    click.echo("\n".join([f"{project.stack}:", *announcement(start, options.to, options.roll_back)]), err=True)
+    _agree(options)
+
+
+def announcement(start: Start, to: int | None, roll_back: str | None) -> Iterator[str]:
+    """Yield what a run that is asked for so (`rollout.driver.Task`) is about to do."""
     rollout = start.settings.rollout
-    click.echo(f"{project.stack}:", err=True)
     for name in start.finishing:
-        click.echo(f"  {name}: the promotion that was begun is finished", err=True)
+        yield f"  {name}: the promotion that was begun is finished"
     for name in start.moving:
         weight = start.live[name].weight
-        if options.roll_back is not None:
-            click.echo(f"  {name}: {weight} % → 0 %: {options.roll_back}", err=True)
+        if roll_back is not None:
+            yield f"  {name}: {weight} % → 0 %: {roll_back}"
             continue
-        steps = [step for step in rollout.steps if step > weight and step <= (options.to or rollout.steps[-1])]
-        course = " → ".join(f"{each} %" for each in (weight, *steps))
-        end = "" if options.to is not None else ", then promoted"
+        if name in start.returning:
+            yield f"  {name}: {weight} % → 0 %: rolled back before (--again tries it again)"
+            continue
+        steps = [step for step in rollout.steps if step > weight and step <= (to or rollout.steps[-1])]
+        first = f"{weight} % (watched first)" if weight else "0 %"
+        course = " → ".join((first, *(f"{step} %" for step in steps)))
+        end = "" if to is not None else ", then promoted"
         canary = start.settings.services[name].canary
-        click.echo(f"  {name}: {canary.image if canary else ''}, {course}{end}", err=True)
-    if start.moving and options.roll_back is None:
+        yield f"  {name}: {canary.image if canary else ''}, {course}{end}"
+    if start.moving and not start.returning and roll_back is None:
         order = f", {rollout.order}" if len(start.moving) > 1 else ""
-        click.echo(f"  each step is watched for {duration(rollout.step_seconds)}{order}", err=True)
-    _agree(options)
+        yield f"  each step is watched for {duration(rollout.step_seconds)}{order}"
 
 
 def _agree(options: _Options) -> None:

@@ -4,6 +4,7 @@ import select
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from typing import Self
 
 import click
 
@@ -12,6 +13,8 @@ from rollout.driver import STOP
 
 class Terminal:
     """Puts questions on standard error and takes answers from standard input, without waiting for them.
+
+    When it is left, a question that nobody has answered is over.
 
     Args:
         paused: leaves the terminal alone meanwhile.
@@ -23,6 +26,13 @@ class Terminal:
         self._question = ""
         self._answers: Sequence[str] = ()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._leave_line()
+        self._quiet.close()
+
     @property
     def present(self) -> bool:
         """Whether somebody can read a question and answer it."""
@@ -30,7 +40,9 @@ class Terminal:
 
     def ask(self, question: str, answers: Sequence[str]) -> None:
         """Put a question; each answer can be given by its first letter."""
-        self._quiet.enter_context(self._paused())
+        if not self._question:
+            self._quiet.enter_context(self._paused())
+        self._leave_line()
         self._answers = answers
         self._question = f"{question} {', '.join(f'[{each[0]}]{each[1:]}' for each in answers)}: "
         click.echo(self._question, err=True, nl=False)
@@ -48,5 +60,14 @@ class Terminal:
         if chosen is None:
             click.echo(self._question, err=True, nl=False)
         else:
+            if not line:
+                self._leave_line()
+            self._question = ""
             self._quiet.close()
         return chosen
+
+    def _leave_line(self) -> None:
+        """Begin a new line after a question that has no answer: what comes next is not to be joined to it."""
+        if self._question:
+            click.echo(err=True)
+        self._question = ""

@@ -141,7 +141,8 @@ class View:
         self._course = Course()
         self._clock = clock
         self._changing = threading.Lock()
-        self._live = Live(get_renderable=self.scene, console=console, refresh_per_second=_REFRESHES_PER_SECOND)
+        self._console = console
+        self._live = self._table()
 
     def __enter__(self) -> Self:
         self._live.start(refresh=True)
@@ -162,7 +163,12 @@ class View:
         try:
             yield
         finally:
+            # Another one, which begins below the question; the former would draw over it.
+            self._live = self._table()
             self._live.start(refresh=True)
+
+    def _table(self) -> Live:
+        return Live(get_renderable=self.scene, console=self._console, refresh_per_second=_REFRESHES_PER_SECOND)
 
     def scene(self) -> Scene:
         """Return what is to be seen now."""

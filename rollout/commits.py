@@ -20,11 +20,11 @@ class CommitError(Exception):
 
 
 class Commits:
-    """A listener of a run that commits the stack's file once a weight in it was read back, and nothing else."""
+    """A listener of a run that commits the stack's file alone: when a weight in it was read back, and last."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._reason = ""
+        self._rolled_back = ""
         self._weights: dict[str, str] = {}
         self._awaited: set[str] = set()
 
@@ -36,21 +36,18 @@ class Commits:
         """
         match event:
             case StepStarted():
-                self._begin(event.services, "")
+                self._weights, self._awaited = {}, set(event.services)
             case RolledBack():
-                self._begin(event.services, f"Rolled back: {event.reason}")
+                self._rolled_back = f"{listed(event.services)}: canary rolled back"
             case WeightSet(means="update"):
                 self._weights[event.service] = f"{event.service}: canary at {event.read_back} %"
                 self._awaited.discard(event.service)
                 if not self._awaited:
-                    self._commit("; ".join(self._weights.values()), self._reason)
+                    self._commit("; ".join(self._weights.values()))
             case Promoted():
                 self._commit(f"{listed(event.services)}: canary promoted")
             case Finished():
-                self._commit(f"canary run: {event.outcome}", event.text)
-
-    def _begin(self, services: tuple[str, ...], reason: str) -> None:
-        self._reason, self._weights, self._awaited = reason, {}, set(services)
+                self._commit(self._rolled_back or f"canary run: {event.outcome}", event.text)
 
     def _commit(self, *paragraphs: str) -> None:
         with self._alone():

@@ -5,7 +5,7 @@ and started again. Why it decides as it does: docs/adr/0013-driver.md.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, TypeVar
 
@@ -33,7 +33,7 @@ from rollout.events import (
 from rollout.release import Copy, ReleaseError
 from rollout.samples import Sample
 from rollout.sampling import Mark
-from rollout.stack import LockedError, PolicyError
+from rollout.stack import LockedError, PodsError, PolicyError
 from rollout.steps import next_weights
 from rollout.tools import Tools
 from rollout.verdict import Verdict
@@ -96,22 +96,31 @@ class RunEnded(Exception):  # noqa: N818 - most ends are no errors
 
 
 class _Failing(Exception):  # noqa: N818 - an order to roll back, not an error
-    """The canary has to be taken out of the traffic now; `since` is when that was known (monotonic seconds)."""
+    """The canary has to be taken out of the traffic now.
 
-    def __init__(self, reason: str, since: float) -> None:
+    `since` is when that was known (monotonic seconds). `unready` tells that an update has just waited in vain for pods.
+    """
+
+    def __init__(self, reason: str, since: float, *, unready: bool = False) -> None:
         self.reason = reason
         self.since = since
+        self.unready = unready
         super().__init__(reason)
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A run that may begin: `moving` are the services it takes along, `finishing` those whose promotion was begun."""
+    """A run that may begin.
+
+    `moving` are the services it takes along, `finishing` those whose promotion was begun. `returning` are those of
+    `moving` that go to weight 0 at once: one was rolled back before, and the configuration gives it requests.
+    """
 
     settings: Settings
     live: Mapping[str, LiveService]
     moving: tuple[str, ...]
     finishing: tuple[str, ...]
+    returning: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -178,7 +187,7 @@ class Driver:
         self._weights = {name: live[name].weight for name in moving}
         start = Start(settings, live, moving, finishing)
         self._refuse(start)
-        return start
+        return replace(start, returning=self._returning(start))
 
     def run(self, start: Start, run: str, listeners: Iterable[Callable[[AnyEvent], object]] = ()) -> Finished:
         """Carry it out, and return its last event.
@@ -215,7 +224,7 @@ class Driver:
             if beyond:
                 raise RunEnded("refused", f"{self._at(beyond)}, above {self._task.to} %, where the run is to end")
         if not self._task.again and self._task.roll_back is None:
-            again = [name for name in start.moving if _was_rolled_back(start.live[name], self._images[name])]
+            again = self._formerly_rolled_back(start)
             if again and not self._unfinished_rollback(start, again):
                 raise RunEnded(
                     "refused",
@@ -226,6 +235,15 @@ class Driver:
     def _unfinished_rollback(self, start: Start, again: Sequence[str]) -> bool:
         """Tell whether a run was killed in its rollback: the configuration would still give the canary requests."""
         return any(not self._weights[name] and start.settings.canary_weight_of(name)[0] for name in again)
+
+    def _returning(self, start: Start) -> tuple[str, ...]:
+        if self._task.again or self._task.roll_back is not None:
+            return ()
+        rolled_back = set(self._formerly_rolled_back(start))
+        return next((group for group in self._groups(start.moving) if rolled_back & set(group)), ())
+
+    def _formerly_rolled_back(self, start: Start) -> list[str]:
+        return [name for name in start.moving if _was_rolled_back(start.live[name], self._images[name])]
 
     def _begin(self, start: Start, run: str) -> None:
         rollout = start.settings.rollout
@@ -251,10 +269,13 @@ class Driver:
         )
         if self._task.roll_back is not None and start.moving:
             self._roll_back(start.moving, _Failing(self._task.roll_back, self._clock.monotonic()))
-        rolled_back = [name for name in start.moving if _was_rolled_back(start.live[name], self._images[name])]
-        if rolled_back and not self._task.again:
-            group = next(group for group in self._groups(start.moving) if set(rolled_back) & set(group))
-            self._roll_back(group, _Failing("a rollback was begun and not finished", self._clock.monotonic()))
+        rolled_back = self._formerly_rolled_back(start)
+        if start.returning:
+            reason = (
+                f"{_listed(name for name in rolled_back if name in start.returning)}: this canary was rolled back "
+                "before, and the configuration gives it requests; `canary run --again` tries the same image again"
+            )
+            self._roll_back(start.returning, _Failing(reason, self._clock.monotonic()))
         for name in rolled_back:
             self._patiently(lambda name=name: self._cluster.mark_rolled_back(name, None))  # type: ignore[misc]
         if start.finishing:
@@ -405,10 +426,14 @@ class Driver:
 
         Raises:
             RunEnded: a canary is another one, or gets less than before.
+            _Failing: a canary is gone, and still gets requests.
         """
         live = self._read(group)
         for name in group:
             image = live[name].canary_image
+            if image is None and live[name].weight:
+                text = f"{name}: the canary is gone, and {live[name].weight} % of the requests still go to it"
+                raise _Failing(text, self._clock.monotonic())
             if image != self._images[name]:
                 raise RunEnded(
                     "refused",
@@ -492,15 +517,15 @@ class Driver:
                 watched = watched or self._begin_watch(() if promoting else group)
                 pause = next(pauses, None)
                 self._wait(_FIRST_PAUSE_SECONDS if pause is None else pause)
-                self._judge_failure(tuple(watched.marks), watched, str(error))
-                if pause is None:
-                    where = "" if promoting else f"; {self._at(group)}"
-                    raise RunEnded("failed", f"{error}{where}. {_WAYS}") from error
+                self._judge_failure(tuple(watched.marks), watched, error)
+                if pause is None or isinstance(error, PodsError):
+                    where = "" if promoting else f"\nNow {self._at(group)}"
+                    raise RunEnded("failed", f"{_cause(error)}{where}. {_WAYS}") from error
                 self._emit_trouble(f"{error}\nThe update is tried again")
             else:
                 return
 
-    def _judge_failure(self, group: tuple[str, ...], watched: _Watched, error: str) -> None:
+    def _judge_failure(self, group: tuple[str, ...], watched: _Watched, error: EngineError) -> None:
         """Roll back if an update failed because the canary does."""
         try:
             live = self._cluster.read()
@@ -512,14 +537,15 @@ class Driver:
         try:
             self._sampled(watched, self._weights)
         except _Failing as failing:
-            raise _Failing(f"{failing.reason}; the update failed: {error}", failing.since) from None
+            reason = f"{failing.reason}; the update failed: {_in_short(error)}"
+            raise _Failing(reason, failing.since, unready=isinstance(error, PodsError)) from None
 
     def _roll_back(self, group: tuple[str, ...], failing: _Failing) -> None:
         """Take the canaries out of the traffic, first by the API server alone, then for good."""
         problem = self._cut_off(group, CUT_OFF_SECONDS, failing.since)
         if not problem:
             self._rolled_back(group, failing)
-        trouble = self._make_permanent(group)
+        trouble = self._make_permanent(group, unready=failing.unready)
         if problem:
             problem = self._cut_off(group, 0, failing.since)
             if problem:
@@ -580,19 +606,24 @@ class Driver:
             return set(names)
         return {name for name in names if live[name].weight or live[name].unreadable}
 
-    def _make_permanent(self, group: tuple[str, ...]) -> str:
-        """Declare weight 0 and update; return what did not work."""
+    def _make_permanent(self, group: tuple[str, ...], *, unready: bool) -> str:
+        """Declare weight 0 and update, unless pods keep that from its end; return what did not work."""
         problem = ""
+        until = "until another image is declared, or `canary abort --remove` takes the canary out"
         for pause in (*UPDATE_PAUSES, None):
             try:
                 declared = self._engine.settings()
                 names = [name for name in group if name in declared.services and declared.services[name].canary]
                 self._engine.set(release.weight_changes(declared, names, 0))
+                if unready:
+                    return f"Weight 0 is declared. Every update waits for these pods {until}"
                 problem = "Weight 0 is declared, but the update failed"
                 self._engine.up(self._progress)
+            except PodsError as error:
+                return f"{problem}: {_in_short(error)}. Every other one waits for these pods too, {until}"
             except (EngineError, ConfigError) as error:
                 problem = problem or "The configuration still declares another weight"
-                text = f"{problem}: {error}"
+                text = f"{problem}: {_cause(error)}"
                 if pause is None:
                     return f"{text}. Run `canary abort` when that is mended"
                 self._emit_trouble(f"{text}\nIt is tried again")
@@ -600,8 +631,6 @@ class Driver:
                 # The update that was in the way may have put the former weight back.
                 self._cut_off(group, 0, self._clock.monotonic())
             else:
-                for name in names:
-                    self._emit_weight(name, 0, 0.0, "update")
                 return ""
         return problem
 
@@ -795,7 +824,7 @@ class Driver:
         for listener in tuple(self._listeners):
             try:
                 listener(event)
-            except Exception as error:  # noqa: BLE001 - a view or a journal must not keep a canary in the traffic
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - a view must not keep a canary in the traffic
                 self._listeners.remove(listener)
                 self._emit_trouble(f"{type(error).__name__}: {error}: no more events go to {listener}")
 
@@ -828,6 +857,16 @@ def _percents(weights: Mapping[str, int], names: Iterable[str]) -> str:
 def _listed(names: Iterable[str]) -> str:
     *others, last = names
     return f"{', '.join(others)} and {last}" if others else last
+
+
+def _cause(error: Exception) -> str:
+    """Return what an error says, without its advice, so that a sentence can follow."""
+    return (error.cause if isinstance(error, PodsError) else str(error)).rstrip(".")
+
+
+def _in_short(error: EngineError) -> str:
+    """Return what an update failed by, without the reasons of pods, which the samples have."""
+    return _cause(error).partition("\n")[0].rstrip(".") if isinstance(error, PodsError) else _cause(error)
 
 
 def _refused(error: EngineError) -> RunEnded:

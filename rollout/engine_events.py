@@ -20,7 +20,7 @@ _SIGNATURE_KEY: Final = "4dabf18193072939515e22adb298388d"
 _HALVES: Final = frozenset({"create-replacement", "delete-replaced"})
 
 # The provider says this of every object, because its own waits are replaced (docs/adr/0003-await.md).
-_NOTHING_SAID: Final = frozenset({"", "Skipping await logic"})
+_NOTHING_SAID: Final = frozenset({"", "Skipping await logic", "Found {.metadata.uid}"})
 
 _DOING: Final = {"create": "creating", "update": "updating", "replace": "replacing", "delete": "deleting"}
 
@@ -114,12 +114,12 @@ def read(lines: Iterable[str]) -> EventStream:
 
 
 def progress(line: str) -> Iterator[str]:
-    """Yield what a line of an event log says to somebody who waits: what is changed, and messages."""
+    """Yield what a line of an event log says to somebody who waits: what is changed, and how far pods are."""
     event = json.loads(line)
     if (step := event.get("resourcePreEvent")) and (doing := _DOING.get(step["metadata"]["op"])):
         kind, name = kind_and_name(step["metadata"]["urn"])
         yield f"{doing} {kind} {name}"
-    elif (said := event.get("diagnosticEvent")) and said["severity"] != "debug":
+    elif (said := event.get("diagnosticEvent")) and said["severity"].startswith("info"):
         yield from {said["message"].strip()} - _NOTHING_SAID
 
 

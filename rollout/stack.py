@@ -37,6 +37,13 @@ _LOCK: Final = re.compile(r"created by (?P<user>[^\s@]+)@(?P<host>\S+) \(pid (?P
 # How `ConfigError` and `RefusedError` begin, which the program ends with before it changes anything.
 _NOTHING_CHANGED: Final = re.compile(r"\d+ (problem|change)s? .*; nothing was changed\.")
 
+# How `NotReadyError` begins, and the advice that it ends with.
+_NOT_READY: Final = re.compile(r"Deployment \S+: \d+ of \d+ pods take requests after \d+ s\.")
+_ADVICE: Final = re.compile(r"\n[^\n]*run `pulumi up` again\.$")
+
+# gRPC says so once more what the program has ended with.
+_REPEATED: Final = "Exception calling application: "
+
 # What the engine says after everything that fails.
 _AFTERMATH: Final = re.compile(r"(update|preview) failed|an unhandled error occurred: .*", re.DOTALL)
 
@@ -152,6 +159,17 @@ class PolicyError(EngineError):
     """A mandatory policy is violated. A retry does not help."""
 
 
+class PodsError(EngineError):
+    """Pods did not become ready, and were waited for already: a retry helps when their own reasons have gone.
+
+    `cause` is the message without advice on what to do next.
+    """
+
+    def __init__(self, message: str, cause: str) -> None:
+        self.cause = cause
+        super().__init__(message)
+
+
 class Stack:
     """A stack of the project in a folder, with the policy packs that check every update.
 
@@ -226,6 +244,7 @@ class Stack:
         Raises:
             LockedError: another update is running.
             PolicyError: a mandatory policy is violated.
+            PodsError: pods did not become ready.
             EngineError: the update failed; what was done until then stays.
         """
         with tempfile.TemporaryDirectory(prefix="canary-up-") as temporary, self.program.serving() as address:
@@ -470,8 +489,10 @@ def _failure(ended: Ended, stream: EventStream) -> EngineError:
     violated = [finding for finding in stream.findings if finding.level == "mandatory"]
     if violated:
         return PolicyError("\n".join(map(_violation, violated)))
-    said = [each.message for each in stream.diagnostics if each.severity == "error"]
-    telling = [message for message in said if not _AFTERMATH.fullmatch(message)]
+    said = [each.message.removeprefix(_REPEATED) for each in stream.diagnostics if each.severity == "error"]
+    telling = [message for message in dict.fromkeys(said) if not _AFTERMATH.fullmatch(message)]
+    if telling and all(map(_NOT_READY.match, telling)):
+        return PodsError("\n".join(telling), "\n".join(_ADVICE.sub("", message) for message in telling))
     text = "\n".join(telling or said) or ended.message or f"`pulumi up` ended with exit code {ended.code}"
     return EngineError(text, usage=ended.usage or bool(_NOTHING_CHANGED.match(text)))
 

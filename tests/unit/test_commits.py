@@ -51,8 +51,8 @@ def test_a_rollback_says_why(folder: Path) -> None:
     commits = Commits(folder / FILE)
     (folder / FILE).write_text("canaryWeight: 0")
     commits(RolledBack(at=0, stack=STACK, services=("a",), reason="12 % failed", seconds=0.1))
-    commits(weight("a", 0, 0))
-    assert messages(folder) == ["a: canary at 0 %\n\nRolled back: 12 % failed"]
+    commits(Finished(at=0, stack=STACK, outcome="rolled-back", exit_code=2, text="a rolled back to 0 %: 12 % failed"))
+    assert messages(folder) == ["a: canary rolled back\n\na rolled back to 0 %: 12 % failed"]
 
 
 def test_a_promotion_is_a_commit(folder: Path) -> None:

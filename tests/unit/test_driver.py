@@ -8,7 +8,7 @@ import pytest
 from cluster.errors import ForbiddenError
 from rollout.engine import EngineError
 from rollout.events import AnyEvent, Finished
-from rollout.stack import PolicyError
+from rollout.stack import PodsError, PolicyError
 from rollout.steps import next_weight
 from tests.unit.worlds import CANARY, NEXT, STABLE, KilledError, World, interrupt
 
@@ -94,8 +94,8 @@ def test_a_failing_canary_takes_its_group_back_at_once() -> None:
     assert "error rate: fail" in finished.text
     assert world.weights == {"a": 0, "b": 0}
     assert world.config["canaryWeight"] == "0"
-    assert world.shifts[-4:-2] == [("a", 20, 0, "cut-off"), ("b", 20, 0, "cut-off")]
-    assert world.shifts[-2:] == [("a", 0, 0, "update"), ("b", 0, 0, "update")]
+    assert world.shifts[-2:] == [("a", 20, 0, "cut-off"), ("b", 20, 0, "cut-off")]
+    assert world.updates == 3
     assert world.sampled_at.count(20) == 1  # the first bad look decides, and no other service is looked at before
 
 
@@ -202,6 +202,18 @@ def test_an_image_that_was_rolled_back_is_tried_again_only_when_asked_for() -> N
     assert world.stable == {"a": CANARY, "b": CANARY}
 
 
+def test_requests_that_are_declared_for_an_image_rolled_back_before_are_taken_from_it_with_the_way_to_try_it() -> None:
+    world = bad_from(20)
+    world.run()
+    world.config["canaryWeight"] = "20"
+    world.quality = lambda _w, _name: "good"
+    finished = world.run()
+    assert (finished.exit_code, world.config["canaryWeight"]) == (2, "0")
+    assert "was rolled back before, and the configuration gives it requests; `canary run --again`" in finished.text
+    world.config["canaryWeight"] = "20"
+    assert world.run(again=True).exit_code == 0
+
+
 def test_another_image_after_a_rollback_is_no_trial_of_the_same() -> None:
     world = bad_from(20)
     world.run()
@@ -277,6 +289,16 @@ def test_a_canary_that_somebody_removes_ends_the_run() -> None:
     assert "is gone" in finished.text
 
 
+def test_a_canary_that_somebody_deletes_while_requests_go_to_it_is_cut_off() -> None:
+    world = World.of("a", "b").at(20)
+    world.later(40, lambda: world.running.pop("a"))
+    finished = world.run()
+    assert finished.exit_code == 2
+    assert "a: the canary is gone, and 20 % of the requests still go to it" in finished.text
+    assert world.shifts == [("a", 20, 0, "cut-off"), ("b", 20, 0, "cut-off")]
+    assert world.config["canaryWeight"] == "0"
+
+
 def test_another_image_in_the_configuration_ends_the_run() -> None:
     world = World.of("a").at(20)
     world.later(40, lambda: world.config["services"]["a"]["canary"].update(image=NEXT))
@@ -345,6 +367,48 @@ def test_an_update_that_fails_because_the_canary_does_is_rolled_back() -> None:
     assert finished.exit_code == 2
     assert "pods crash" in finished.text
     assert world.weights == {"a": 0}
+
+
+MISSING = "Deployment a-canary: 0 of 1 pods take requests after 16 s."
+
+
+def _pods_missing() -> None:
+    raise PodsError(
+        f"{MISSING}\n  a-canary-1: ImagePullBackOff\nRun it again.", f"{MISSING}\n  a-canary-1: ImagePullBackOff"
+    )
+
+
+def test_a_canary_that_cannot_start_is_rolled_back_without_a_further_update_and_that_is_said_once() -> None:
+    world = World.of("a")
+    world.running["a"], world.weights["a"] = CANARY, 0
+    world.during_update = _pods_missing
+    world.quality = lambda _w, _name: "bad"
+    finished = world.run()
+    assert finished.exit_code == 2
+    assert (world.updates, world.config["canaryWeight"]) == (1, "0")
+    assert finished.text == (
+        "a rolled back to 0 %: a: error rate: fail; the update failed: Deployment a-canary: 0 of 1 pods take requests "
+        "after 16 s. Weight 0 is declared. Every update waits for these pods until another image is declared, or "
+        "`canary abort --remove` takes the canary out"
+    )
+
+
+def test_pods_that_keep_a_rollback_from_its_end_are_not_waited_for_again() -> None:
+    world = World.of("a").at(20)
+    world.during_update = _pods_missing
+    world.quality = lambda _w, _name: "bad"
+    finished = world.run()
+    assert (finished.exit_code, world.updates, world.weights) == (2, 1, {"a": 0})
+    assert finished.text.count(MISSING.rstrip(".")) == 1
+    assert not world.troubles
+
+
+def test_pods_that_do_not_become_ready_end_a_run_whose_canary_does_not_fail() -> None:
+    world = World.of("a").at(5)
+    world.during_update = _pods_missing
+    finished = world.run()
+    assert (finished.exit_code, world.updates, world.weights) == (4, 1, {"a": 5})
+    assert finished.text.startswith(f"{MISSING}\n  a-canary-1: ImagePullBackOff\nNow the canary gets 5 % (a). `canary")
 
 
 def test_a_lock_that_another_update_holds_ends_the_run_and_names_it() -> None:
@@ -447,6 +511,16 @@ def test_a_listener_that_fails_does_not_keep_a_canary_in_the_traffic() -> None:
     assert world.run(full_disk).exit_code == 2
     assert "no space left" in world.troubles
     assert world.weights == {"a": 0, "b": 0}
+
+
+def test_a_listener_that_wants_to_end_the_process_is_dropped_and_the_run_goes_on() -> None:
+    world = World.of("a")
+
+    def ending(_event: AnyEvent) -> None:
+        raise SystemExit(1)
+
+    assert world.run(ending).exit_code == 0
+    assert world.events[-1].event == "finished"
 
 
 def test_a_second_driver_that_only_watches_never_raises_a_weight_again_that_the_first_took_back() -> None:

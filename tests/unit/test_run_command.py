@@ -16,7 +16,9 @@ from cli.project import Project
 from cli.terminal import Terminal
 from config.loader import load
 from rollout.alone import alone
+from rollout.driver import Start
 from rollout.stack import LockedError
+from tests.unit.worlds import World
 
 
 @pytest.fixture
@@ -159,6 +161,21 @@ def test_an_answer_may_be_as_short_as_its_first_letter(
     assert paused == ["begin", "end"]
 
 
+def test_a_question_that_nobody_answers_ends_with_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    shown: list[str] = []
+
+    @contextmanager
+    def quiet() -> Iterator[None]:
+        yield
+        shown.append("drawn")
+
+    with Terminal(quiet) as person:
+        person.ask("Passed.", ("go on",))
+        person.ask("Interrupted.", ("stop",))
+    assert capsys.readouterr().err == "Passed. [g]o on: \nInterrupted. [s]top: \n"
+    assert shown == ["drawn"], "before the run says how it ended, not after it"
+
+
 def test_what_is_no_answer_is_asked_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -174,3 +191,18 @@ def test_what_is_no_answer_is_asked_again(
         person.ask("Passed.", ("go on", "stop"))
         assert [person.answer() for _ in range(3)] == [None, None, "stop"]
     assert capsys.readouterr().err.count("Passed. [g]o on, [s]top: ") == 3
+
+
+@pytest.mark.parametrize(
+    ("weight", "returning", "told"),
+    [
+        (0, (), "a: example/a:2, 0 % → 5 % → 20 % → 50 % → 100 %, then promoted"),
+        (20, (), "a: example/a:2, 20 % (watched first) → 50 % → 100 %, then promoted"),
+        (0, ("a",), "a: 0 % → 0 %: rolled back before (--again tries it again)"),
+    ],
+)
+def test_it_is_announced_what_is_about_to_happen(
+    weight: int, returning: tuple[str, ...], told: str, project: Project
+) -> None:
+    start = Start(project.settings, World.of("a").at(weight).read(), ("a",), (), returning)
+    assert next(command.announcement(start, None, None)).strip() == told

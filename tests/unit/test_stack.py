@@ -24,13 +24,16 @@ from pulumi.runtime.proto import language_pb2_grpc
 
 import rollout.stack
 from cluster.errors import ClusterError
+from cluster.live_cluster import _not_ready
 from config.loader import ConfigError, Problem
 from demo.measurement import wait_for
 from rollout import engine
 from rollout.engine import EngineError
 from rollout.guards import RefusedError
 from rollout.release import Copy
-from rollout.stack import LockedError, PolicyError, Stack, stored
+from rollout.stack import LockedError, PodsError, PolicyError, Stack, stored
+from routing.split import Track
+from workload.readiness import Readiness
 
 RECORDED = Path(__file__).parent / "data" / "plan"
 
@@ -253,6 +256,29 @@ class TestUpdate:
         fake.ends(255, said=[str(ClusterError("the API server refused")), "update failed"])
         failed = fake.failure()
         assert (str(failed), failed.usage) == ("the API server refused", False)
+
+    def test_pods_that_do_not_become_ready_are_told_once_and_apart_from_what_may_be_tried_again(
+        self, fake: Fake
+    ) -> None:
+        pods = Readiness(0, 1, rolled_out=False, reasons=("cart-canary-1: ImagePullBackOff",))
+        message = _not_ready("cart-canary", Track.CANARY, pods, 16)
+        unhandled = f"an unhandled error occurred: {message}"
+        fake.ends(255, said=[message, f"Exception calling application: {message}", unhandled, "update failed"])
+        failed = fake.failure()
+        assert isinstance(failed, PodsError)
+        assert (str(failed), failed.usage) == (message, False)
+        assert failed.cause == (
+            "Deployment cart-canary: 0 of 1 pods take requests after 16 s.\n  cart-canary-1: ImagePullBackOff"
+        )
+        fake.ends(255, said=[message, "the API server refused"])
+        assert not isinstance(fake.failure(), PodsError)
+
+    def test_what_only_the_engine_and_the_provider_need_to_know_is_no_progress(self, fake: Fake) -> None:
+        said = {"warning": "weight 0 does not evict", "info": "Found {.metadata.uid}", "info#err": "0 of 1 pods"}
+        events = [{"diagnosticEvent": {"severity": each, "message": text}} for each, text in said.items()]
+        fake.ends(0)
+        (fake.folder / "events").write_text("".join(f"{json.dumps(event)}\n" for event in events))
+        assert fake.update() == ["0 of 1 pods"]
 
     def test_a_mandatory_policy_is_named(self, fake: Fake) -> None:
         fake.ends(255, recording="violated")

@@ -180,6 +180,8 @@ def test_on_a_terminal_the_last_state_stays_and_a_question_can_be_asked_in_betwe
         for event in others:
             view(event)
 
+    after = file.getvalue().partition("go on?")[2]
+    assert "\x1b[1A" not in after.partition("canary run")[0], "the question and what is above it stay"
     shown = Text.from_ansi(file.getvalue()).plain
     assert "go on?" in shown
     assert shown.rstrip().endswith("rolled back at 20 % (exit code 2)")
