@@ -31,6 +31,13 @@ class TrackSample(Record):
     buckets: tuple[tuple[float, float], ...] = ()
 
 
+class AlignedSample(Record):
+    """How many requests each track answered in one and the same time, estimated between scrapes."""
+
+    stable: float
+    canary: float
+
+
 class PodsSample(Record):
     """The canary's pods.
 
@@ -67,6 +74,9 @@ class Sample(Record):
         weight: percent, as read back from the cluster; None when that cannot be asked.
         stable: what stable answered; None when that is not known.
         canary: what the canary answered; likewise.
+        aligned: what both answered in one and the same time, of which alone a share can be told: it ends with the last
+            moment for which all targets were scraped. None while it is not known, as when pods have not been scraped
+            yet, have come or have gone.
         baseline: what stable answered when it last had enough requests; asked for at weight 100 only.
         sticky: a cookie keeps clients on their track, so that the canary's share need not follow the weight.
         pods: the canary's pods; None when the cluster could not be asked.
@@ -83,6 +93,7 @@ class Sample(Record):
     weight: int | None
     stable: TrackSample | None = None
     canary: TrackSample | None = None
+    aligned: AlignedSample | None = None
     baseline: TrackSample | None = None
     sticky: bool = False
     pods: PodsSample | None = None

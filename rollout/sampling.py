@@ -23,14 +23,17 @@ from observability.queries import (
     SOURCES,
     TARGET,
     TRACK,
+    MetricSource,
     Scope,
     oldest_scrape,
+    scrapes,
     track_durations,
     track_failures,
     track_requests,
 )
+from rollout.alignment import Alignment, Reading
 from rollout.prometheus import TIMEOUT_SECONDS, NoAnswerError, Prometheus, PrometheusError, client
-from rollout.samples import PodsSample, Resource, Sample, TrackSample
+from rollout.samples import AlignedSample, PodsSample, Resource, Sample, TrackSample
 from rollout.statistics import quantile
 from rollout.verdict import QUANTILE
 from routing.router import Manifest, UnreadableRouteError
@@ -65,11 +68,12 @@ class Cluster(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Counters:
-    """What each target has counted since it started."""
+    """What each target has counted since it started, and when its newest counts were scraped."""
 
     requests: Mapping[_Key, float]
     failed: Mapping[_Key, float]
     durations: Mapping[_Key, float]
+    scraped: Mapping[_Key, float]
 
     def over(self, other: "_Counters") -> "_Counters":
         """Return these, and of targets that are not among them what the others have."""
@@ -77,10 +81,11 @@ class _Counters:
             {**other.requests, **self.requests},
             {**other.failed, **self.failed},
             {**other.durations, **self.durations},
+            {**other.scraped, **self.scraped},
         )
 
 
-_NOTHING: Final = _Counters({}, {}, {})
+_NOTHING: Final = _Counters({}, {}, {}, {})
 
 
 @dataclass(slots=True)
@@ -92,6 +97,7 @@ class Mark:
         begun: when all targets had been scraped since: from then on requests count.
         taken: when the newest sample was, or the mark itself, in monotonic seconds.
         at: when `counters` were read, with which the newest sample ended.
+        alignment: the counts of this step, by which the share is told.
         restarts: of each pod when the step began, by uid.
         baseline: what stable answered before it was left without requests; `sought` when that has been asked for.
     """
@@ -100,6 +106,7 @@ class Mark:
     begun: float | None = None
     at: float | None = None
     counters: _Counters = _NOTHING
+    alignment: Alignment = field(default_factory=Alignment)
     restarts: dict[str, int] | None = None
     baseline: TrackSample | None = None
     sought: bool = False
@@ -177,7 +184,10 @@ class Sampler:
         seconds, mark.taken = now - mark.taken, now
         split = look.ask("weight", lambda: self._cluster.split(service))
         weight = split.weight if split else None
-        tracks = look.ask_prometheus("requests", lambda: self._counted(service, mark)) or {}
+        seen = {
+            track: look.ask("pods", partial(self._cluster.pods_of, service, track)) for track in self._tracks_asked()
+        }
+        tracks, aligned = look.ask_prometheus("requests", lambda: self._counted(service, mark, seen)) or ({}, None)
         if weight == TOTAL_WEIGHT and not mark.sought:
             look.ask_prometheus("baseline", lambda: self._seek_baseline(service, mark))
         queries = self._settings.rollout.gates.queries
@@ -189,9 +199,10 @@ class Sampler:
             weight=weight,
             stable=tracks.get(Track.STABLE),
             canary=tracks.get(Track.CANARY),
+            aligned=aligned,
             baseline=mark.baseline if weight == TOTAL_WEIGHT else None,
             sticky=self._settings.services[service].session_affinity is not None,
-            pods=self._pods(service, mark, look),
+            pods=self._pods(service, seen[Track.CANARY], mark, look),
             values={
                 name: look.ask_prometheus(f"query {name}", partial(self._value, service, name)) for name in queries
             },
@@ -216,24 +227,59 @@ class Sampler:
             raise PrometheusError("it did not answer as Prometheus does")
         return found[0].value
 
-    def _counted(self, service: str, mark: Mark) -> dict[str, TrackSample]:
-        """Return what each track has answered since the sample before."""
+    @property
+    def _source(self) -> MetricSource:
+        return SOURCES[self._settings.monitoring.source]
+
+    def _tracks_asked(self) -> tuple[Track, ...]:
+        """Return of which tracks it matters how many pods there are."""
+        return tuple(Track) if self._source.in_pods else (Track.CANARY,)
+
+    def _counted(
+        self, service: str, mark: Mark, seen: Mapping[Track, PodsSeen | None]
+    ) -> tuple[dict[str, TrackSample], AlignedSample | None]:
+        """Return what each track has answered since the sample before, and what both have in one and the same time."""
         since, now = self._since(mark), self._time()
         if mark.at is None:
             begin = self._first_scrape(service, since, now)
             if begin is None:
-                return {}
-            mark.counters = self._counters(service, begin).over(self._last.get(service, _NOTHING))
+                return {}, None
+            before = self._counters(service, begin)
+            self._align(mark, before, since, seen)
+            mark.counters = before.over(self._last.get(service, _NOTHING))
             mark.begun = mark.at = begin
         after = self._counters(service, now)
-        found = _tracks(mark.counters, after, SOURCES[self._settings.monitoring.source].unit)
+        aligned = self._align(mark, after, since, seen)
+        found = _tracks(mark.counters, after, self._source.unit)
         mark.at, mark.counters = now, after.over(mark.counters)
         self._last[service] = mark.counters
-        return found
+        return found, aligned
+
+    def _align(
+        self, mark: Mark, counters: _Counters, since: float, seen: Mapping[Track, PodsSeen | None]
+    ) -> AlignedSample | None:
+        targets: dict[_Key, dict[str, float]] = {}
+        scraped: dict[_Key, float] = {}
+        for key, at in counters.scraped.items():
+            if at >= since and key in counters.requests:
+                targets.setdefault(_target(key), {})[key[0]] = counters.requests[key]
+                scraped[_target(key)] = max(at, scraped.get(_target(key), 0.0))
+        found = {target: Reading(scraped[target], counts) for target, counts in targets.items()}
+        pods: dict[str, int] = {}
+        if self._source.in_pods:
+            if None in seen.values():
+                return None
+            pods = {track: each.readiness.ready for track, each in seen.items() if each}
+            if not self._source.up:  # a pod that nothing was sent to cannot be told from one that was not scraped
+                pods = {track: min(ready, 1) for track, ready in pods.items()}
+        counted = mark.alignment.add(found, pods)
+        if counted is None:
+            return None
+        return AlignedSample(stable=counted.get(Track.STABLE, 0.0), canary=counted.get(Track.CANARY, 0.0))
 
     def _first_scrape(self, service: str, since: float, now: float) -> float | None:
         """Return when all targets had been scraped since the step settled: before, counts hold older requests."""
-        query = oldest_scrape(SOURCES[self._settings.monitoring.source], self._scope(service))
+        query = oldest_scrape(self._source, self._scope(service))
         step = max(1.0, (now - since) / _COURSE_POINTS)
         course = self._server().course(query, since, max(since, now), step)
         return next((point.at for point in course if point.value >= since), None)
@@ -242,7 +288,7 @@ class Sampler:
         """Note what stable answered in the shortest time back in which that was enough to compare with."""
         now, seconds = self._time(), float(self._settings.rollout.step_seconds)
         after = self._counters(service, now)
-        unit = SOURCES[self._settings.monitoring.source].unit
+        unit = self._source.unit
         while seconds <= _BASELINE_SECONDS:
             past = self._counters(service, now - seconds)
             found = _tracks(past, after, unit, found_later=True).get(Track.STABLE)
@@ -253,11 +299,15 @@ class Sampler:
         mark.sought = True
 
     def _counters(self, service: str, at: float) -> _Counters:
-        source, scope = SOURCES[self._settings.monitoring.source], self._scope(service)
+        source, scope = self._source, self._scope(service)
+        # Asked for first: of what is scraped meanwhile counts without their time are left aside, and not the reverse.
+        scraped = self._by_target(scrapes(source, scope), at)
         return _Counters(
-            self._by_target(track_requests(source, scope), at),
+            # A target that is scraped and counts no requests has answered none.
+            dict.fromkeys(scraped, 0.0) | self._by_target(track_requests(source, scope), at),
             self._by_target(track_failures(source, scope), at),
             self._durations(track_durations(source, scope), at),
+            scraped,
         )
 
     def _durations(self, query: str, at: float) -> dict[_Key, float]:
@@ -274,8 +324,7 @@ class Sampler:
         labels = dict.fromkeys(self._settings.app_label_of(service, track) for track in Track)
         return Scope(self._settings.namespace, tuple(labels))
 
-    def _pods(self, service: str, mark: Mark, look: _Look) -> PodsSample | None:
-        seen = look.ask("pods", lambda: self._cluster.pods_of(service, Track.CANARY))
+    def _pods(self, service: str, seen: PodsSeen | None, mark: Mark, look: _Look) -> PodsSample | None:
         if seen is None:
             return None
         restarts = _restarts(seen.pods)

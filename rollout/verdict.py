@@ -86,7 +86,7 @@ def _results(step: Sequence[Sample], weight: int | None, gates: GateSettings) ->
     yield _error_rate(step, canary, usual, gates)
     yield _latency(step, canary, usual, gates)
     if weight is not None and not step[-1].sticky:
-        yield _share(step, canary, stable, weight, gates)
+        yield _share(step, weight, gates)
     yield _availability(step)
     yield _restarts(step, gates.max_restarts)
     if gates.max_cpu_percent is not None:
@@ -186,18 +186,21 @@ def _latency(step: Sequence[Sample], canary: TrackSample, stable: TrackSample, g
     return _result(step, name, outcome, text, measured=milliseconds, limit=1000 * slowest, unit="ms")
 
 
-def _share(
-    step: Sequence[Sample], canary: TrackSample, stable: TrackSample, weight: int, gates: GateSettings
-) -> GateResult:
+def _share(step: Sequence[Sample], weight: int, gates: GateSettings) -> GateResult:
     """Judge whether the router does what it was told. If not, nothing else was measured as meant: a person has to look.
 
     A rollback would rely on the same router.
     """
-    name, answered = "share", canary.requests + stable.requests
+    name, known = "share", [sample.aligned for sample in step if sample.aligned]
+    canary = sum(each.canary for each in known)
+    answered = canary + sum(each.stable for each in known)
     if answered < gates.min_requests:
-        text = _too_few("service", answered, gates.min_requests)
+        text = (
+            f"{answered:,.0f} requests were counted in a time for which all pods have been scraped; "
+            f"{gates.min_requests:,} are needed"
+        )
         return _result(step, name, "inconclusive", text, limit=weight, unit="%")
-    share = Proportion(canary.requests, answered)
+    share = Proportion(canary, answered)
     two_sided = (1 + gates.confidence / 100) / 2
     bounds = share.wilson(deviations(two_sided, answered, gates.min_requests))
     off = 100 * bounds.lower > weight + gates.weight_difference or 100 * bounds.upper < weight - gates.weight_difference
