@@ -251,6 +251,8 @@ class Driver:
         )
         if self._task.roll_back is not None and start.moving:
             self._roll_back(start.moving, _Failing(self._task.roll_back, self._clock.monotonic()))
+        for text in self._hearing(self._sampler.obstacles) if start.moving else ():
+            self._emit_trouble(text)
         rolled_back = [name for name in start.moving if _was_rolled_back(start.live[name], self._images[name])]
         if rolled_back and not self._task.again:
             group = next(group for group in self._groups(start.moving) if set(rolled_back) & set(group))

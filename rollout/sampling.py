@@ -18,6 +18,7 @@ from cluster.errors import ClusterError
 from cluster.live_cluster import PodsSeen
 from config.settings import Settings, amount
 from observability import recorded
+from observability.manifests import SCRAPE_SECONDS
 from observability.queries import (
     BUCKET,
     SOURCES,
@@ -32,7 +33,7 @@ from observability.queries import (
     track_requests,
 )
 from rollout.alignment import Alignment, Reading
-from rollout.prometheus import TIMEOUT_SECONDS, NoAnswerError, Prometheus, PrometheusError, client
+from rollout.prometheus import TIMEOUT_SECONDS, NoAnswerError, Prometheus, PrometheusError, client, shown
 from rollout.samples import AlignedSample, PodsSample, Resource, Sample, TrackSample
 from rollout.statistics import quantile
 from rollout.verdict import QUANTILE
@@ -45,6 +46,10 @@ T = TypeVar("T")
 PASSES: Final = 200
 WAITS: Final = 202
 REJECTS: Final = 409
+
+_LEAST_SCRAPES: Final = 4
+"""In so many intervals of a step at least two are counted: one passes until all targets were scraped, one is the age
+of the newest counts."""
 
 _COURSE_POINTS: Final = 1000
 """Prometheus gives at most 11,000 points of a series."""
@@ -115,8 +120,12 @@ class Mark:
 
 @dataclass(slots=True)
 class _Look:
-    """What could not be asked so far for one sample. `away` is why Prometheus is not asked any more for it."""
+    """What could not be asked so far for one sample. `away` is why Prometheus is not asked any more for it.
 
+    `prometheus` is its name in problems.
+    """
+
+    prometheus: str
     problems: dict[str, str] = field(default_factory=dict)
     away: str = ""
 
@@ -125,9 +134,9 @@ class _Look:
         try:
             return question()
         except NoAnswerError as error:
-            self.away = self.problems[what] = f"Prometheus: {error}"
+            self.away = self.problems[what] = f"{self.prometheus}: {error}"
         except PrometheusError as error:
-            self.problems[what] = f"Prometheus: {error}"
+            self.problems[what] = f"{self.prometheus}: {error}"
         except (ClusterError, UnreadableRouteError, _NotConfiguredError, _WebhookError) as error:
             self.problems[what] = str(error)
         return None
@@ -155,6 +164,7 @@ class Sampler:
         self._settings = settings
         self._cluster = cluster
         self._prometheus = Prometheus(prometheus_url) if prometheus_url else None
+        self._prometheus_name = f"Prometheus {shown(prometheus_url)}" if prometheus_url else "Prometheus"
         webhook = settings.rollout.gates.webhook_url
         self._webhook = client(webhook) if webhook else None
         # A target that comes back after it could not be scraped has not answered all it counts in this step.
@@ -166,12 +176,26 @@ class Sampler:
             if connection:
                 connection.close()
 
+    def obstacles(self) -> list[str]:
+        """Return what would keep verdicts waiting, as it can be told before a run."""
+        look, monitoring = _Look(self._prometheus_name), self._settings.monitoring
+        look.ask_prometheus("time", self._time)
+        found = [f"{problem}. While it is so, canaries are held" for problem in look.problems.values()]
+        seconds, least = self._settings.rollout.step_seconds, _LEAST_SCRAPES * SCRAPE_SECONDS
+        if monitoring.enabled and monitoring.source == "application" and seconds < least:
+            found.append(
+                f"rollout.stepSeconds is {seconds}, and pods are scraped every {SCRAPE_SECONDS} s: the first counts of "
+                f"a step come up to {SCRAPE_SECONDS} s after it began, and the newest are up to as old, so that steps "
+                f"may be held for too few requests. Set it to {least} or more"
+            )
+        return found
+
     def begin(self, service: str) -> Mark:
         """Return the mark from which the samples of a step count. To be called when the router has the weight.
 
         What cannot be asked now is asked again with each sample.
         """
-        mark, look = Mark(), _Look()
+        mark, look = Mark(), _Look(self._prometheus_name)
         look.ask_prometheus("requests", lambda: self._since(mark))
         pods = look.ask("pods", lambda: self._cluster.pods_of(service, Track.CANARY))
         if pods:
@@ -180,7 +204,7 @@ class Sampler:
 
     def sample(self, service: str, mark: Mark) -> Sample:
         """Look at a canary now. Never raises for what cannot be asked: that is among the sample's problems."""
-        look, before, now = _Look(), mark.at, time.monotonic()
+        look, before, now = _Look(self._prometheus_name), mark.at, time.monotonic()
         seconds, mark.taken = now - mark.taken, now
         split = look.ask("weight", lambda: self._cluster.split(service))
         weight = split.weight if split else None

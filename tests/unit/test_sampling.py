@@ -14,7 +14,7 @@ import rollout.prometheus
 from cluster.errors import ClusterError
 from cluster.live_cluster import PodsSeen
 from config.loader import load
-from config.settings import Settings
+from config.settings import Settings, SourceName
 from rollout.samples import AlignedSample, Sample
 from rollout.sampling import Sampler
 from routing.split import Backend, CanaryBackend, Match, Split, Track
@@ -265,7 +265,7 @@ class TestCounts:
         watch.look()
         watch.server.override = lambda handler: handler.send_error(503)
         watch.server.pods["c-0"].answer(11)
-        assert watch.look().problems["requests"] == "Prometheus: it answered 503"
+        assert watch.look().problems["requests"] == f"Prometheus {watch.server.url}: it answered 503"
         watch.server.override = None
         watch.server.pods["c-0"].answer(4)
 
@@ -363,7 +363,7 @@ class TestNotAnswered:
         sample = watch.look()
 
         assert sample.problems.keys() == {"requests", "memory"}
-        assert all(text.startswith("Prometheus: ") for text in sample.problems.values())
+        assert all(text.startswith(f"Prometheus {watch.server.url}: ") for text in sample.problems.values())
         assert sample.canary is None
         assert sample.pods
         assert sample.pods.ready == 1
@@ -426,6 +426,29 @@ class TestNotAnswered:
             sample = sampler.sample("app", sampler.begin("app"))
             assert sample.problems.keys() == {"requests", "memory"}
             assert "s3cret" not in str(sample.problems)
+            assert sample.problems["requests"].startswith("Prometheus http://")
+
+    def test_a_server_that_does_not_answer_is_told_before_a_run(self, server: Server, cluster: FakeCluster) -> None:
+        (told,) = Sampler(settings(), "http://me:s3cret@127.0.0.1:1/", cluster).obstacles()
+
+        assert told.startswith("Prometheus http://127.0.0.1:1/: ConnectError: ")
+        assert "canaries are held" in told
+        assert Sampler(settings(), server.url, cluster).obstacles() == []
+
+    def test_steps_that_are_hardly_longer_than_the_time_between_scrapes_are_told_before_a_run(
+        self, server: Server, cluster: FakeCluster
+    ) -> None:
+        def told(seconds: int, source: SourceName = "application") -> list[str]:
+            made = settings()
+            rollout = made.rollout.model_copy(update={"step_seconds": seconds})
+            monitoring = made.monitoring.model_copy(update={"source": source})
+            made = made.model_copy(update={"rollout": rollout, "monitoring": monitoring})
+            return Sampler(made, server.url, cluster).obstacles()
+
+        assert told(60) == told(20, "traefik") == []
+        (text,) = told(20)
+        assert "rollout.stepSeconds is 20, and pods are scraped every 15 s" in text
+        assert "Set it to 60 or more" in text
 
     def test_without_a_server_in_the_configuration_its_key_is_named(self, cluster: FakeCluster) -> None:
         sampler = Sampler(settings(), None, cluster)
