@@ -306,8 +306,13 @@ def _result(  # noqa: PLR0913 - the fields of a result
         text += f"; the newest look could not be made: {causes[-1]}"
     elif empty[-1]:
         text += "; the newest look found no data"
-    if any(unasked) or any(empty):
-        text += f" (of {len(step)} looks {sum(unasked)} could not be made, {sum(empty)} found no data)"
+    missed = [
+        f"{count} {what}"
+        for count, what in ((sum(unasked), "could not be made"), (sum(empty), "found no data"))
+        if count
+    ]
+    if missed and outcome != "pass":
+        text += f" (of {len(step)} looks {', '.join(missed)})"
     return GateResult(
         gate=gate,
         outcome=outcome,

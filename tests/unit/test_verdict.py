@@ -275,7 +275,8 @@ class TestNotKnown:
         )
         found = result("error-rate", [sample(), nothing])
         assert (found.outcome, found.unasked, found.empty) == ("inconclusive", 0, 1)
-        assert "the newest look found no data" in found.text
+        assert found.text.endswith("; the newest look found no data (of 2 looks 1 found no data)")
+        assert "of 2 looks" not in result("error-rate", [nothing, sample()]).text, "which passes"
 
     @pytest.mark.parametrize(
         ("known", "gate"),
