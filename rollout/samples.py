@@ -3,6 +3,7 @@
 None is what is not known; it is no 0, which would be a good result.
 """
 
+from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
 from pydantic import Field
@@ -36,6 +37,14 @@ class AlignedSample(Record):
 
     stable: float
     canary: float
+
+    @staticmethod
+    def total(samples: Iterable["AlignedSample | None"]) -> "AlignedSample | None":
+        """Add up those that are known; None when none is."""
+        known = [sample for sample in samples if sample]
+        if not known:
+            return None
+        return AlignedSample(stable=sum(each.stable for each in known), canary=sum(each.canary for each in known))
 
 
 class PodsSample(Record):

@@ -5,7 +5,7 @@ from typing import Final, Literal, TypeAlias
 
 from config.settings import GateSettings, QueryGate
 from rollout.model import Record
-from rollout.samples import PodsSample, Resource, Sample, TrackSample
+from rollout.samples import AlignedSample, PodsSample, Resource, Sample, TrackSample
 from rollout.statistics import Proportion, deviations, difference, quantile, shared, up_to
 
 Outcome: TypeAlias = Literal["pass", "fail", "inconclusive"]
@@ -191,9 +191,8 @@ def _share(step: Sequence[Sample], weight: int, gates: GateSettings) -> GateResu
 
     A rollback would rely on the same router.
     """
-    name, known = "share", [sample.aligned for sample in step if sample.aligned]
-    canary = sum(each.canary for each in known)
-    answered = canary + sum(each.stable for each in known)
+    name, known = "share", AlignedSample.total(sample.aligned for sample in step)
+    canary, answered = (known.canary, known.stable + known.canary) if known else (0.0, 0.0)
     if answered < gates.min_requests:
         text = (
             f"{answered:,.0f} requests were counted in a time for which all pods have been scraped; "
