@@ -16,7 +16,7 @@ from statistics import median
 from typing import Final, Literal, TypeAlias
 
 from config.settings import RolloutSettings
-from rollout.samples import PodsSample, Sample, TrackSample
+from rollout.samples import AlignedSample, PodsSample, Sample, TrackSample
 from rollout.statistics import Proportion
 from rollout.verdict import judge, total
 from routing.split import TOTAL_WEIGHT
@@ -93,6 +93,7 @@ def _sample(
         weight=weight,
         stable=_track(requests - canary, scenario.base, 1.0, source),
         canary=_track(canary, scenario.base + scenario.more_errors, scenario.slower, source),
+        aligned=AlignedSample(stable=requests - canary, canary=canary),
         baseline=baseline if weight == TOTAL_WEIGHT else None,
         pods=_PODS,
     )

@@ -25,7 +25,7 @@ from rollout.event_words import measured
 from rollout.journal import JournalError, Reader, newest
 from rollout.preview import EngineError, selected_stack
 from rollout.prometheus import PrometheusError, instant, shown
-from rollout.samples import Sample, TrackSample
+from rollout.samples import AlignedSample, Sample, TrackSample
 from routing.router import UnreadableRouteError
 from routing.split import Track
 
@@ -175,14 +175,18 @@ def _look(settings: Settings, cluster: LiveCluster, prometheus: str | None) -> _
             weight = split.canary.weight if split.canary else None
         except (ClusterError, UnreadableRouteError) as error:
             problems[f"{name}: no weight is read back: {error}"] = None
+        stable, canary = (
+            tracks.get((settings.app_label_of(name, track), track)) for track in (Track.STABLE, Track.CANARY)
+        )
         sample = Sample(
             service=name,
             at=time.time(),
             seconds=_WINDOW_SECONDS,
             counted_seconds=_WINDOW_SECONDS,
             weight=weight,
-            stable=tracks.get((settings.app_label_of(name, Track.STABLE), Track.STABLE)),
-            canary=tracks.get((settings.app_label_of(name, Track.CANARY), Track.CANARY)),
+            stable=stable,
+            canary=canary,
+            aligned=AlignedSample(stable=stable.requests, canary=canary.requests) if stable and canary else None,
         )
         declared = settings.canary_weight_of(name)[0] if service.canary else None
         rows.append(Row(name, declared, weight, sample))

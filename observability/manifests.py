@@ -15,8 +15,8 @@ from workload.labels import MANAGED_BY
 API_VERSION: Final = "monitoring.coreos.com/v1"
 """Of the Prometheus operator's kinds."""
 
-SCRAPE_INTERVAL: Final = "15s"
-"""Four samples in the shortest window of the rules."""
+SCRAPE_SECONDS: Final = 15
+"""The time between two scrapes of a pod: four samples in the shortest window of the rules."""
 
 _DASHBOARD: Final = Path(__file__).with_name("dashboard.json")
 _NAME_LENGTH: Final = 40
@@ -58,7 +58,7 @@ def pod_monitor(settings: Settings, name: str, part_of: str) -> Manifest:
     endpoint = {
         "port": settings.monitoring.metrics_port,
         "path": settings.monitoring.metrics_path,
-        "interval": SCRAPE_INTERVAL,
+        "interval": f"{SCRAPE_SECONDS}s",
         "relabelings": relabelings,
         "metricRelabelings": [{"action": "labeldrop", "regex": "exported_(?:app|version)"}],
     }

@@ -243,6 +243,10 @@ def _share_alerts(settings: Settings) -> Iterator[_Alert]:
     share, least, most = f"{SHARE}{{{_canary(among)}}}", f"{LEAST_WEIGHT}{{{among}}}", f"{MOST_WEIGHT}{{{among}}}"
     rate, total = f"{track_rate_over(SLOW)}{{{_canary(among)}}}", f"{SERVICE_RATE}{{{among}}}"
     others = [name for name in followed if name not in tested]
+    declared = (
+        f'{{{{ with printf `{DECLARED_WEIGHT}{{namespace="%s",{SERVICE}="%s"}}` $labels.namespace $labels.{SERVICE}'
+        " | query }}{{ . | first | value }}{{ end }}"
+    )
     coming = [f"{track_rate_over(FAST)}{{{_canary(_of(settings, others))}}} > 0"] if others else []
     coming += [f"{SHARE}{{{_canary(_of(settings, tested))}}} > {difference:g}"] if tested else []
     yield _Alert(
@@ -267,8 +271,8 @@ def _share_alerts(settings: Settings) -> Iterator[_Alert]:
         f"({share} > {_ON} {most} + {difference:g} or {share} < {_ON} {least} - {difference:g})"
         f" and {_ON} {most} > 0 and {_ON} {rate} > 0",
         "The canary of {{ $labels.app }} does not get the share that is declared",
-        f"It answers {{{{ $value | humanize }}}} % of the requests, more than {difference:g} points off its weight: a "
-        "weight was set by hand, or the router does not follow.",
+        f"It answers {{{{ $value | humanize }}}} % of the requests, more than {difference:g} points off its declared "
+        f"weight of {declared} %: a weight was set by hand, or the router does not follow.",
         SETTLE_SECONDS,
     )
 

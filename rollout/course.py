@@ -15,7 +15,7 @@ from rollout.events import (
     StepStarted,
     WeightSet,
 )
-from rollout.samples import PodsSample, Sample, TrackSample
+from rollout.samples import AlignedSample, PodsSample, Sample, TrackSample
 from rollout.verdict import Outcome, Verdict
 
 
@@ -91,6 +91,7 @@ def merged(samples: Sequence[Sample]) -> Sample:
             "counted_seconds": sum(each.counted_seconds for each in samples),
             "stable": _added([each.stable for each in samples]),
             "canary": _added([each.canary for each in samples]),
+            "aligned": AlignedSample.total(each.aligned for each in samples),
             "pods": _worst([each.pods for each in samples]),
             "problems": {what: why for each in samples for what, why in each.problems.items()},
         }

@@ -269,6 +269,8 @@ class Driver:
         )
         if self._task.roll_back is not None and start.moving:
             self._roll_back(start.moving, _Failing(self._task.roll_back, self._clock.monotonic()))
+        for text in self._hearing(self._sampler.obstacles) if start.moving else ():
+            self._emit_trouble(text)
         rolled_back = self._formerly_rolled_back(start)
         if start.returning:
             reason = (

@@ -87,10 +87,10 @@ def measured(sample: Sample) -> Iterator[str]:
 
 def share(sample: Sample) -> float | None:
     """Return the percent of a sample's requests that the canary answered; None when that is not known."""
-    if sample.stable is None or sample.canary is None:
+    if sample.aligned is None:
         return None
-    total = sample.stable.requests + sample.canary.requests
-    return 100 * sample.canary.requests / total if total else None
+    total = sample.aligned.stable + sample.aligned.canary
+    return 100 * sample.aligned.canary / total if total else None
 
 
 def error_percent(track: TrackSample | None) -> float | None:

@@ -3,6 +3,7 @@
 None is what is not known; it is no 0, which would be a good result.
 """
 
+from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
 from pydantic import Field
@@ -29,6 +30,21 @@ class TrackSample(Record):
     p95_seconds: float | None = None
     timed: float = 0.0
     buckets: tuple[tuple[float, float], ...] = ()
+
+
+class AlignedSample(Record):
+    """How many requests each track answered in one and the same time, estimated between scrapes."""
+
+    stable: float
+    canary: float
+
+    @staticmethod
+    def total(samples: Iterable["AlignedSample | None"]) -> "AlignedSample | None":
+        """Add up those that are known; None when none is."""
+        known = [sample for sample in samples if sample]
+        if not known:
+            return None
+        return AlignedSample(stable=sum(each.stable for each in known), canary=sum(each.canary for each in known))
 
 
 class PodsSample(Record):
@@ -67,6 +83,9 @@ class Sample(Record):
         weight: percent, as read back from the cluster; None when that cannot be asked.
         stable: what stable answered; None when that is not known.
         canary: what the canary answered; likewise.
+        aligned: what both answered in one and the same time, of which alone a share can be told: it ends with the last
+            moment for which all targets were scraped. None while it is not known, as when pods have not been scraped
+            yet, have come or have gone.
         baseline: what stable answered when it last had enough requests; asked for at weight 100 only.
         sticky: a cookie keeps clients on their track, so that the canary's share need not follow the weight.
         pods: the canary's pods; None when the cluster could not be asked.
@@ -83,6 +102,7 @@ class Sample(Record):
     weight: int | None
     stable: TrackSample | None = None
     canary: TrackSample | None = None
+    aligned: AlignedSample | None = None
     baseline: TrackSample | None = None
     sticky: bool = False
     pods: PodsSample | None = None

@@ -18,19 +18,23 @@ from cluster.errors import ClusterError
 from cluster.live_cluster import PodsSeen
 from config.settings import Settings, amount
 from observability import recorded
+from observability.manifests import SCRAPE_SECONDS
 from observability.queries import (
     BUCKET,
     SOURCES,
     TARGET,
     TRACK,
+    MetricSource,
     Scope,
     oldest_scrape,
+    scrapes,
     track_durations,
     track_failures,
     track_requests,
 )
-from rollout.prometheus import TIMEOUT_SECONDS, NoAnswerError, Prometheus, PrometheusError, client
-from rollout.samples import PodsSample, Resource, Sample, TrackSample
+from rollout.alignment import Alignment, Reading
+from rollout.prometheus import TIMEOUT_SECONDS, NoAnswerError, Prometheus, PrometheusError, client, shown
+from rollout.samples import AlignedSample, PodsSample, Resource, Sample, TrackSample
 from rollout.statistics import quantile
 from rollout.verdict import QUANTILE
 from routing.router import Manifest, UnreadableRouteError
@@ -42,6 +46,10 @@ T = TypeVar("T")
 PASSES: Final = 200
 WAITS: Final = 202
 REJECTS: Final = 409
+
+_LEAST_SCRAPES: Final = 4
+"""In so many intervals of a step at least two are counted: one passes until all targets were scraped, one is the age
+of the newest counts."""
 
 _COURSE_POINTS: Final = 1000
 """Prometheus gives at most 11,000 points of a series."""
@@ -65,11 +73,12 @@ class Cluster(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Counters:
-    """What each target has counted since it started."""
+    """What each target has counted since it started, and when its newest counts were scraped."""
 
     requests: Mapping[_Key, float]
     failed: Mapping[_Key, float]
     durations: Mapping[_Key, float]
+    scraped: Mapping[_Key, float]
 
     def over(self, other: "_Counters") -> "_Counters":
         """Return these, and of targets that are not among them what the others have."""
@@ -77,10 +86,11 @@ class _Counters:
             {**other.requests, **self.requests},
             {**other.failed, **self.failed},
             {**other.durations, **self.durations},
+            {**other.scraped, **self.scraped},
         )
 
 
-_NOTHING: Final = _Counters({}, {}, {})
+_NOTHING: Final = _Counters({}, {}, {}, {})
 
 
 @dataclass(slots=True)
@@ -92,6 +102,7 @@ class Mark:
         begun: when all targets had been scraped since: from then on requests count.
         taken: when the newest sample was, or the mark itself, in monotonic seconds.
         at: when `counters` were read, with which the newest sample ended.
+        alignment: the counts of this step, by which the share is told.
         restarts: of each pod when the step began, by uid.
         baseline: what stable answered before it was left without requests; `sought` when that has been asked for.
     """
@@ -100,6 +111,7 @@ class Mark:
     begun: float | None = None
     at: float | None = None
     counters: _Counters = _NOTHING
+    alignment: Alignment = field(default_factory=Alignment)
     restarts: dict[str, int] | None = None
     baseline: TrackSample | None = None
     sought: bool = False
@@ -108,8 +120,12 @@ class Mark:
 
 @dataclass(slots=True)
 class _Look:
-    """What could not be asked so far for one sample. `away` is why Prometheus is not asked any more for it."""
+    """What could not be asked so far for one sample. `away` is why Prometheus is not asked any more for it.
 
+    `prometheus` is its name in problems.
+    """
+
+    prometheus: str
     problems: dict[str, str] = field(default_factory=dict)
     away: str = ""
 
@@ -118,9 +134,9 @@ class _Look:
         try:
             return question()
         except NoAnswerError as error:
-            self.away = self.problems[what] = f"Prometheus: {error}"
+            self.away = self.problems[what] = f"{self.prometheus}: {error}"
         except PrometheusError as error:
-            self.problems[what] = f"Prometheus: {error}"
+            self.problems[what] = f"{self.prometheus}: {error}"
         except (ClusterError, UnreadableRouteError, _NotConfiguredError, _WebhookError) as error:
             self.problems[what] = str(error)
         return None
@@ -148,6 +164,7 @@ class Sampler:
         self._settings = settings
         self._cluster = cluster
         self._prometheus = Prometheus(prometheus_url) if prometheus_url else None
+        self._prometheus_name = f"Prometheus {shown(prometheus_url)}" if prometheus_url else "Prometheus"
         webhook = settings.rollout.gates.webhook_url
         self._webhook = client(webhook) if webhook else None
         # A target that comes back after it could not be scraped has not answered all it counts in this step.
@@ -159,12 +176,26 @@ class Sampler:
             if connection:
                 connection.close()
 
+    def obstacles(self) -> list[str]:
+        """Return what would keep verdicts waiting, as it can be told before a run."""
+        look, monitoring = _Look(self._prometheus_name), self._settings.monitoring
+        look.ask_prometheus("time", self._time)
+        found = [f"{problem}. While it is so, canaries are held" for problem in look.problems.values()]
+        seconds, least = self._settings.rollout.step_seconds, _LEAST_SCRAPES * SCRAPE_SECONDS
+        if monitoring.enabled and monitoring.source == "application" and seconds < least:
+            found.append(
+                f"rollout.stepSeconds is {seconds}, and pods are scraped every {SCRAPE_SECONDS} s: the first counts of "
+                f"a step come up to {SCRAPE_SECONDS} s after it began, and the newest are up to as old, so that steps "
+                f"may be held for too few requests. Set it to {least} or more"
+            )
+        return found
+
     def begin(self, service: str) -> Mark:
         """Return the mark from which the samples of a step count. To be called when the router has the weight.
 
         What cannot be asked now is asked again with each sample.
         """
-        mark, look = Mark(), _Look()
+        mark, look = Mark(), _Look(self._prometheus_name)
         look.ask_prometheus("requests", lambda: self._since(mark))
         pods = look.ask("pods", lambda: self._cluster.pods_of(service, Track.CANARY))
         if pods:
@@ -173,11 +204,14 @@ class Sampler:
 
     def sample(self, service: str, mark: Mark) -> Sample:
         """Look at a canary now. Never raises for what cannot be asked: that is among the sample's problems."""
-        look, before, now = _Look(), mark.at, time.monotonic()
+        look, before, now = _Look(self._prometheus_name), mark.at, time.monotonic()
         seconds, mark.taken = now - mark.taken, now
         split = look.ask("weight", lambda: self._cluster.split(service))
         weight = split.weight if split else None
-        tracks = look.ask_prometheus("requests", lambda: self._counted(service, mark)) or {}
+        seen = {
+            track: look.ask("pods", partial(self._cluster.pods_of, service, track)) for track in self._tracks_asked()
+        }
+        tracks, aligned = look.ask_prometheus("requests", lambda: self._counted(service, mark, seen)) or ({}, None)
         if weight == TOTAL_WEIGHT and not mark.sought:
             look.ask_prometheus("baseline", lambda: self._seek_baseline(service, mark))
         queries = self._settings.rollout.gates.queries
@@ -189,9 +223,10 @@ class Sampler:
             weight=weight,
             stable=tracks.get(Track.STABLE),
             canary=tracks.get(Track.CANARY),
+            aligned=aligned,
             baseline=mark.baseline if weight == TOTAL_WEIGHT else None,
             sticky=self._settings.services[service].session_affinity is not None,
-            pods=self._pods(service, mark, look),
+            pods=self._pods(service, seen[Track.CANARY], mark, look),
             values={
                 name: look.ask_prometheus(f"query {name}", partial(self._value, service, name)) for name in queries
             },
@@ -216,24 +251,59 @@ class Sampler:
             raise PrometheusError("it did not answer as Prometheus does")
         return found[0].value
 
-    def _counted(self, service: str, mark: Mark) -> dict[str, TrackSample]:
-        """Return what each track has answered since the sample before."""
+    @property
+    def _source(self) -> MetricSource:
+        return SOURCES[self._settings.monitoring.source]
+
+    def _tracks_asked(self) -> tuple[Track, ...]:
+        """Return of which tracks it matters how many pods there are."""
+        return tuple(Track) if self._source.in_pods else (Track.CANARY,)
+
+    def _counted(
+        self, service: str, mark: Mark, seen: Mapping[Track, PodsSeen | None]
+    ) -> tuple[dict[str, TrackSample], AlignedSample | None]:
+        """Return what each track has answered since the sample before, and what both have in one and the same time."""
         since, now = self._since(mark), self._time()
         if mark.at is None:
             begin = self._first_scrape(service, since, now)
             if begin is None:
-                return {}
-            mark.counters = self._counters(service, begin).over(self._last.get(service, _NOTHING))
+                return {}, None
+            before = self._counters(service, begin)
+            self._align(mark, before, since, seen)
+            mark.counters = before.over(self._last.get(service, _NOTHING))
             mark.begun = mark.at = begin
         after = self._counters(service, now)
-        found = _tracks(mark.counters, after, SOURCES[self._settings.monitoring.source].unit)
+        aligned = self._align(mark, after, since, seen)
+        found = _tracks(mark.counters, after, self._source.unit)
         mark.at, mark.counters = now, after.over(mark.counters)
         self._last[service] = mark.counters
-        return found
+        return found, aligned
+
+    def _align(
+        self, mark: Mark, counters: _Counters, since: float, seen: Mapping[Track, PodsSeen | None]
+    ) -> AlignedSample | None:
+        targets: dict[_Key, dict[str, float]] = {}
+        scraped: dict[_Key, float] = {}
+        for key, at in counters.scraped.items():
+            if at >= since and key in counters.requests:
+                targets.setdefault(_target(key), {})[key[0]] = counters.requests[key]
+                scraped[_target(key)] = max(at, scraped.get(_target(key), 0.0))
+        found = {target: Reading(scraped[target], counts) for target, counts in targets.items()}
+        pods: dict[str, int] = {}
+        if self._source.in_pods:
+            if None in seen.values():
+                return None
+            pods = {track: each.readiness.ready for track, each in seen.items() if each}
+            if not self._source.up:  # a pod that nothing was sent to cannot be told from one that was not scraped
+                pods = {track: min(ready, 1) for track, ready in pods.items()}
+        counted = mark.alignment.add(found, pods)
+        if counted is None:
+            return None
+        return AlignedSample(stable=counted.get(Track.STABLE, 0.0), canary=counted.get(Track.CANARY, 0.0))
 
     def _first_scrape(self, service: str, since: float, now: float) -> float | None:
         """Return when all targets had been scraped since the step settled: before, counts hold older requests."""
-        query = oldest_scrape(SOURCES[self._settings.monitoring.source], self._scope(service))
+        query = oldest_scrape(self._source, self._scope(service))
         step = max(1.0, (now - since) / _COURSE_POINTS)
         course = self._server().course(query, since, max(since, now), step)
         return next((point.at for point in course if point.value >= since), None)
@@ -242,7 +312,7 @@ class Sampler:
         """Note what stable answered in the shortest time back in which that was enough to compare with."""
         now, seconds = self._time(), float(self._settings.rollout.step_seconds)
         after = self._counters(service, now)
-        unit = SOURCES[self._settings.monitoring.source].unit
+        unit = self._source.unit
         while seconds <= _BASELINE_SECONDS:
             past = self._counters(service, now - seconds)
             found = _tracks(past, after, unit, found_later=True).get(Track.STABLE)
@@ -253,11 +323,15 @@ class Sampler:
         mark.sought = True
 
     def _counters(self, service: str, at: float) -> _Counters:
-        source, scope = SOURCES[self._settings.monitoring.source], self._scope(service)
+        source, scope = self._source, self._scope(service)
+        # Asked for first: of what is scraped meanwhile counts without their time are left aside, and not the reverse.
+        scraped = self._by_target(scrapes(source, scope), at)
         return _Counters(
-            self._by_target(track_requests(source, scope), at),
+            # A target that is scraped and counts no requests has answered none.
+            dict.fromkeys(scraped, 0.0) | self._by_target(track_requests(source, scope), at),
             self._by_target(track_failures(source, scope), at),
             self._durations(track_durations(source, scope), at),
+            scraped,
         )
 
     def _durations(self, query: str, at: float) -> dict[_Key, float]:
@@ -274,8 +348,7 @@ class Sampler:
         labels = dict.fromkeys(self._settings.app_label_of(service, track) for track in Track)
         return Scope(self._settings.namespace, tuple(labels))
 
-    def _pods(self, service: str, mark: Mark, look: _Look) -> PodsSample | None:
-        seen = look.ask("pods", lambda: self._cluster.pods_of(service, Track.CANARY))
+    def _pods(self, service: str, seen: PodsSeen | None, mark: Mark, look: _Look) -> PodsSample | None:
         if seen is None:
             return None
         restarts = _restarts(seen.pods)

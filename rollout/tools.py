@@ -52,6 +52,10 @@ class Cluster(Protocol):
 class Sampler(Protocol):
     """Looks at canaries (rollout.sampling.Sampler). Never raises for what cannot be asked."""
 
+    def obstacles(self) -> Sequence[str]:
+        """Return what would keep verdicts waiting, as it can be told before a run."""
+        ...
+
     def begin(self, service: str) -> Mark:
         """Return the mark from which on the service's samples count."""
         ...

@@ -5,7 +5,7 @@ from typing import Final, Literal, TypeAlias
 
 from config.settings import GateSettings, QueryGate
 from rollout.model import Record
-from rollout.samples import PodsSample, Resource, Sample, TrackSample
+from rollout.samples import AlignedSample, PodsSample, Resource, Sample, TrackSample
 from rollout.statistics import Proportion, deviations, difference, quantile, shared, up_to
 
 Outcome: TypeAlias = Literal["pass", "fail", "inconclusive"]
@@ -86,7 +86,7 @@ def _results(step: Sequence[Sample], weight: int | None, gates: GateSettings) ->
     yield _error_rate(step, canary, usual, gates)
     yield _latency(step, canary, usual, gates)
     if weight is not None and not step[-1].sticky:
-        yield _share(step, canary, stable, weight, gates)
+        yield _share(step, weight, gates)
     yield _availability(step)
     yield _restarts(step, gates.max_restarts)
     if gates.max_cpu_percent is not None:
@@ -186,18 +186,20 @@ def _latency(step: Sequence[Sample], canary: TrackSample, stable: TrackSample, g
     return _result(step, name, outcome, text, measured=milliseconds, limit=1000 * slowest, unit="ms")
 
 
-def _share(
-    step: Sequence[Sample], canary: TrackSample, stable: TrackSample, weight: int, gates: GateSettings
-) -> GateResult:
+def _share(step: Sequence[Sample], weight: int, gates: GateSettings) -> GateResult:
     """Judge whether the router does what it was told. If not, nothing else was measured as meant: a person has to look.
 
     A rollback would rely on the same router.
     """
-    name, answered = "share", canary.requests + stable.requests
+    name, known = "share", AlignedSample.total(sample.aligned for sample in step)
+    canary, answered = (known.canary, known.stable + known.canary) if known else (0.0, 0.0)
     if answered < gates.min_requests:
-        text = _too_few("service", answered, gates.min_requests)
+        text = (
+            f"{answered:,.0f} requests were counted in a time for which all pods have been scraped; "
+            f"{gates.min_requests:,} are needed"
+        )
         return _result(step, name, "inconclusive", text, limit=weight, unit="%")
-    share = Proportion(canary.requests, answered)
+    share = Proportion(canary, answered)
     two_sided = (1 + gates.confidence / 100) / 2
     bounds = share.wilson(deviations(two_sided, answered, gates.min_requests))
     off = 100 * bounds.lower > weight + gates.weight_difference or 100 * bounds.upper < weight - gates.weight_difference
@@ -303,8 +305,13 @@ def _result(  # noqa: PLR0913 - the fields of a result
         text += f"; the newest look could not be made: {causes[-1]}"
     elif empty[-1]:
         text += "; the newest look found no data"
-    if any(unasked) or any(empty):
-        text += f" (of {len(step)} looks {sum(unasked)} could not be made, {sum(empty)} found no data)"
+    missed = [
+        f"{count} {what}"
+        for count, what in ((sum(unasked), "could not be made"), (sum(empty), "found no data"))
+        if count
+    ]
+    if missed and outcome != "pass":
+        text += f" (of {len(step)} looks {', '.join(missed)})"
     return GateResult(
         gate=gate,
         outcome=outcome,

@@ -25,7 +25,7 @@ from rollout.events import (
     Troubled,
     WeightSet,
 )
-from rollout.samples import PodsSample, Sample, TrackSample
+from rollout.samples import AlignedSample, PodsSample, Sample, TrackSample
 from rollout.verdict import GateResult, Outcome, Verdict
 
 STACK = "macromind/dev"
@@ -173,12 +173,10 @@ class Story:
         total = self._requests_per_second * self.sample_seconds * self._random.gauss(1, 0.05)
         share = self._weight / 100
         points, factor = self._fault(name, self._weight)
-        return Sample(
-            **common,
-            stable=self._track(total * (1 - share), 0.2, 0.030),
-            canary=self._track(total * share, 0.2 + points, 0.031 * factor),
-            pods=pods,
-        )
+        stable = self._track(total * (1 - share), 0.2, 0.030)
+        canary = self._track(total * share, 0.2 + points, 0.031 * factor)
+        aligned = AlignedSample(stable=stable.requests, canary=canary.requests)
+        return Sample(**common, stable=stable, canary=canary, aligned=aligned, pods=pods)
 
     def _track(self, requests: float, percent: float, seconds: float) -> TrackSample:
         if not requests:

@@ -15,6 +15,17 @@ from tests.unit.worlds import CANARY, NEXT, STABLE, KilledError, World, interrup
 STEPS = (5, 20, 50, 100)
 
 
+def test_what_keeps_verdicts_waiting_is_said_before_the_first_step() -> None:
+    world = World.of("a")
+    world.found_obstacles = ["Prometheus is away"]
+
+    world.run()
+
+    kinds = [event.event for event in world.events]
+    assert "Prometheus is away" in world.troubles
+    assert kinds.index("run-started") < kinds.index("troubled") < kinds.index("step-started")
+
+
 def test_a_good_canary_is_watched_at_each_step_and_promoted() -> None:
     world = World.of("a")
     assert world.run().exit_code == 0

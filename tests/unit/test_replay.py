@@ -12,7 +12,7 @@ from cli.main import main
 from config.settings import GateSettings
 from rollout.events import EVENTS, AnyEvent, RunStarted, Sampled, ServiceAtStart, StepStarted
 from rollout.replay import ReplayError, replayed, steps
-from rollout.samples import PodsSample, Sample, TrackSample
+from rollout.samples import AlignedSample, PodsSample, Sample, TrackSample
 from rollout.verdict import Verdict
 
 STACK = "shop/dev"
@@ -27,7 +27,9 @@ def sample(failed: float = 0, weight: int | None = 5, service: str = "app") -> S
     pods = PodsSample(wanted=1, ready=1)
     stable = track(100 * 60 - 60 * (weight or 5))
     answered = track(60 * (weight or 5), failed)
-    return Sample(service=service, at=1.0, seconds=60.0, weight=weight, stable=stable, canary=answered, pods=pods)
+    aligned = AlignedSample(stable=stable.requests, canary=answered.requests)
+    known = {"stable": stable, "canary": answered, "aligned": aligned, "pods": pods}
+    return Sample(service=service, at=1.0, seconds=60.0, weight=weight, **known)
 
 
 def sampled(taken: Sample, remaining: float) -> Sampled:

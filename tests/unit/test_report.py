@@ -10,7 +10,6 @@ from rollout.course import Course
 from rollout.event_words import line
 from rollout.events import AnyEvent, Sampled, WeightSet
 from rollout.report import page
-from rollout.samples import TrackSample
 from rollout.summary import RunSummary, summarised
 from tests.unit.journals import JOURNALS, STACK, promoted, rolled_back, unfinished
 
@@ -178,10 +177,16 @@ def test_a_weight_that_is_not_the_one_asked_for_is_shown_as_read_back() -> None:
     assert summary(events).services["auth-service"].weight == 3
 
 
-def test_the_share_is_that_of_the_step_so_far_since_tracks_are_counted_at_different_moments() -> None:
+def test_the_share_is_that_of_the_step_so_far() -> None:
     looks = [event for event in promoted(services=("cart",)) if isinstance(event, Sampled)][:2]
     stable, canary = (
-        event.model_copy(update={"sample": event.sample.model_copy(update={track: TrackSample(requests=0, failed=0)})})
+        event.model_copy(
+            update={
+                "sample": event.sample.model_copy(
+                    update={"aligned": event.sample.aligned and event.sample.aligned.model_copy(update={track: 0.0})}
+                )
+            }
+        )
         for event, track in zip(looks, ("canary", "stable"), strict=True)
     )
     course = [event for event in promoted(services=("cart",)) if not isinstance(event, Sampled)]

@@ -14,8 +14,8 @@ import rollout.prometheus
 from cluster.errors import ClusterError
 from cluster.live_cluster import PodsSeen
 from config.loader import load
-from config.settings import Settings
-from rollout.samples import Sample
+from config.settings import Settings, SourceName
+from rollout.samples import AlignedSample, Sample
 from rollout.sampling import Sampler
 from routing.split import Backend, CanaryBackend, Match, Split, Track
 from workload.readiness import Readiness
@@ -54,6 +54,7 @@ class Server(ThreadingHTTPServer):
         self.now = NOW
         self.scraped = NOW - 5
         self.pods: dict[str, Counts] = {}
+        self.idle: dict[str, str] = {}
         self.values: dict[str, list[float | str]] = {}
         self.override: Callable[[BaseHTTPRequestHandler], None] | None = None
         self.webhook = 200
@@ -74,6 +75,10 @@ class Server(ThreadingHTTPServer):
             begin, end = float(parameters["start"]), float(parameters["end"])
             points = [[at, str(self.scraped if at >= self.scraped else 0)] for at in (begin, end)]
             return result("matrix", [{"metric": {}, "values": points}] if self.pods else [])
+        if query.startswith("max by"):
+            tracks = {pod: counts.track for pod, counts in self.pods.items()} | self.idle
+            times = [{"metric": labels(pod, track), "value": [at, self.scraped]} for pod, track in tracks.items()]
+            return result("vector", times)
         if query in self.values:
             return result(
                 "vector", [{"metric": {"n": str(n)}, "value": [at, v]} for n, v in enumerate(self.values[query])]
@@ -87,15 +92,18 @@ class Server(ThreadingHTTPServer):
         )
 
     def series(self, query: str, pod: str, counts: Counts, at: float) -> Iterator[dict[str, Any]]:
-        labels = {"version": counts.track, "pod": pod, "instance": f"{pod}:8080"}
         answered, failed = sum(counts.by_status.values()), counts.by_status.get("500")
         if "_bucket" in query:
             for bound, count in zip(BOUNDS, (answered - counts.slow, answered, answered), strict=True):
-                yield {"metric": labels | {"le": bound}, "value": [at, str(count)]}
+                yield {"metric": labels(pod, counts.track) | {"le": bound}, "value": [at, str(count)]}
         elif '"5.."' not in query:
-            yield {"metric": labels, "value": [at, str(answered)]}
+            yield {"metric": labels(pod, counts.track), "value": [at, str(answered)]}
         elif failed is not None:
-            yield {"metric": labels, "value": [at, str(failed)]}
+            yield {"metric": labels(pod, counts.track), "value": [at, str(failed)]}
+
+
+def labels(pod: str, track: str) -> dict[str, str]:
+    return {"version": track, "pod": pod, "instance": f"{pod}:8080"}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -134,6 +142,7 @@ class FakeCluster:
         self.restarts = {"app-canary-0": 4}
         self.limits: dict[str, str] = {"memory": "100Mi"}
         self.error: Exception | None = None
+        self.ready = 1
 
     def split(self, name: str) -> Split:
         if self.error:
@@ -142,7 +151,7 @@ class FakeCluster:
         return Split(name, "shop", Match("shop.example", "/", "Prefix"), Backend(name, 80), canary)
 
     def pods_of(self, name: str, track: Track) -> PodsSeen:
-        assert (name, track) == ("app", Track.CANARY)
+        assert (name, track in Track) == ("app", True)
         if self.error:
             raise self.error
         pods = [
@@ -153,7 +162,7 @@ class FakeCluster:
             }
             for pod, count in self.restarts.items()
         ]
-        return PodsSeen(Readiness(1, 1, rolled_out=True), pods)
+        return PodsSeen(Readiness(self.ready, self.ready, rolled_out=True), pods)
 
 
 @pytest.fixture
@@ -256,7 +265,7 @@ class TestCounts:
         watch.look()
         watch.server.override = lambda handler: handler.send_error(503)
         watch.server.pods["c-0"].answer(11)
-        assert watch.look().problems["requests"] == "Prometheus: it answered 503"
+        assert watch.look().problems["requests"] == f"Prometheus {watch.server.url}: it answered 503"
         watch.server.override = None
         watch.server.pods["c-0"].answer(4)
 
@@ -274,6 +283,32 @@ class TestCounts:
         watch.server.pods["c-0"].answer(4)
 
         assert counted(watch.look()) == (0, 0, 4, 0)
+
+    def test_both_tracks_are_counted_over_one_time(self, watch: Watch) -> None:
+        assert watch.look().aligned == AlignedSample(stable=0, canary=0)
+        watch.server.pods["s-0"].answer(80)
+        watch.server.pods["c-0"].answer(20)
+
+        assert watch.look().aligned == AlignedSample(stable=80, canary=20)
+
+    def test_a_share_is_not_told_before_each_ready_pod_was_scraped(self, watch: Watch) -> None:
+        watch.cluster.ready = 2
+        watch.look()
+        watch.server.pods["s-0"].answer(80)
+        assert watch.look().aligned is None
+        watch.server.pods |= {"s-1": Counts("stable"), "c-1": Counts("canary")}
+        watch.look()
+        for pod in watch.server.pods.values():
+            pod.answer(10)
+
+        assert watch.look().aligned == AlignedSample(stable=20, canary=20)
+
+    def test_a_pod_that_was_scraped_before_its_first_request_counts_it(self, watch: Watch) -> None:
+        watch.server.idle = {"c-1": "canary"}
+        watch.look()
+        watch.server.pods["c-1"] = Counts("canary", {"500": 3})
+
+        assert counted(watch.look()) == (0, 0, 3, 3)
 
     def test_durations_are_a_histogram_with_its_percentile(self, watch: Watch) -> None:
         watch.look()
@@ -328,7 +363,7 @@ class TestNotAnswered:
         sample = watch.look()
 
         assert sample.problems.keys() == {"requests", "memory"}
-        assert all(text.startswith("Prometheus: ") for text in sample.problems.values())
+        assert all(text.startswith(f"Prometheus {watch.server.url}: ") for text in sample.problems.values())
         assert sample.canary is None
         assert sample.pods
         assert sample.pods.ready == 1
@@ -391,6 +426,29 @@ class TestNotAnswered:
             sample = sampler.sample("app", sampler.begin("app"))
             assert sample.problems.keys() == {"requests", "memory"}
             assert "s3cret" not in str(sample.problems)
+            assert sample.problems["requests"].startswith("Prometheus http://")
+
+    def test_a_server_that_does_not_answer_is_told_before_a_run(self, server: Server, cluster: FakeCluster) -> None:
+        (told,) = Sampler(settings(), "http://me:s3cret@127.0.0.1:1/", cluster).obstacles()
+
+        assert told.startswith("Prometheus http://127.0.0.1:1/: ConnectError: ")
+        assert "canaries are held" in told
+        assert Sampler(settings(), server.url, cluster).obstacles() == []
+
+    def test_steps_that_are_hardly_longer_than_the_time_between_scrapes_are_told_before_a_run(
+        self, server: Server, cluster: FakeCluster
+    ) -> None:
+        def told(seconds: int, source: SourceName = "application") -> list[str]:
+            made = settings()
+            rollout = made.rollout.model_copy(update={"step_seconds": seconds})
+            monitoring = made.monitoring.model_copy(update={"source": source})
+            made = made.model_copy(update={"rollout": rollout, "monitoring": monitoring})
+            return Sampler(made, server.url, cluster).obstacles()
+
+        assert told(60) == told(20, "traefik") == []
+        (text,) = told(20)
+        assert "rollout.stepSeconds is 20, and pods are scraped every 15 s" in text
+        assert "Set it to 60 or more" in text
 
     def test_without_a_server_in_the_configuration_its_key_is_named(self, cluster: FakeCluster) -> None:
         sampler = Sampler(settings(), None, cluster)

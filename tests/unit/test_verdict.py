@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from config.settings import GateSettings
-from rollout.samples import PodsSample, Sample, TrackSample
+from rollout.samples import AlignedSample, PodsSample, Sample, TrackSample
 from rollout.verdict import GateResult, Outcome, judge
 
 READY = PodsSample(wanted=2, ready=2, limited=("memory",), memory_percent=40.0)
@@ -22,7 +22,10 @@ def track(requests: float, failed: float = 0, slow: float = 0.02) -> TrackSample
 
 def sample(**known: Any) -> Sample:  # noqa: ANN401 - values of any field
     good = {"stable": track(9500, 9), "canary": track(500), "pods": READY, "weight": 5}
-    return Sample(**{"service": "app", "at": 0.0, "seconds": 60.0, **good, **known})
+    made = Sample(**{"service": "app", "at": 0.0, "seconds": 60.0, **good, **known})
+    if "aligned" in known or not (made.stable and made.canary):
+        return made
+    return made.model_copy(update={"aligned": AlignedSample(stable=made.stable.requests, canary=made.canary.requests)})
 
 
 def gates(**settings: Any) -> GateSettings:  # noqa: ANN401 - values of any key
@@ -207,6 +210,15 @@ class TestShare:
         assert "the router does not follow the weight" in found.text
         assert outcome([sample(weight=50, stable=track(9500), canary=track(500))]) == "inconclusive"
 
+    def test_counts_of_different_times_are_not_held_against_the_router(self) -> None:
+        unscraped = [sample(weight=20, stable=track(300), canary=track(0), aligned=None)]
+
+        found = result("share", unscraped)
+        assert (found.outcome, found.measured) == ("inconclusive", None)
+        assert found.text == "0 requests were counted in a time for which all pods have been scraped; 100 are needed"
+        known = sample(weight=20, aligned=AlignedSample(stable=80, canary=20))
+        assert result("share", [*unscraped, known]).outcome == "pass"
+
     def test_a_draw_of_lots_is_no_deviation(self) -> None:
         assert result("share", [sample(weight=50, stable=track(70), canary=track(110))]).outcome == "pass"
 
@@ -263,7 +275,8 @@ class TestNotKnown:
         )
         found = result("error-rate", [sample(), nothing])
         assert (found.outcome, found.unasked, found.empty) == ("inconclusive", 0, 1)
-        assert "the newest look found no data" in found.text
+        assert found.text.endswith("; the newest look found no data (of 2 looks 1 found no data)")
+        assert "of 2 looks" not in result("error-rate", [nothing, sample()]).text, "which passes"
 
     @pytest.mark.parametrize(
         ("known", "gate"),

@@ -63,6 +63,7 @@ class World:
     present: bool = False
     at_once: bool = False
     roll_back: bool = False
+    found_obstacles: list[str] = field(default_factory=list)
     typed: bool = True
     last_sample: dict[str, float] = field(default_factory=dict)
 
@@ -169,6 +170,9 @@ class World:
             self.marks.pop(name, None)
         else:
             self.marks[name] = image
+
+    def obstacles(self) -> list[str]:
+        return self.found_obstacles
 
     def begin(self, service: str) -> Mark:
         self.last_sample[service] = self.now
