@@ -22,6 +22,7 @@ from rich.table import Table
 
 from benchmarks.measure import Cost, cost_of
 from benchmarks.projects import minimal, product
+from benchmarks.releases import Comparison, releases
 from demo.stack import CHECKOUT, StackCopy, StackError
 from sandbox.command_line import Parser
 from sandbox.errors import SandboxError
@@ -31,6 +32,9 @@ from sandbox.toolchain.errors import ToolchainError
 
 REPORT: Final = CHECKOUT / "build" / "bench.json"
 REPETITIONS: Final = {1: 5, 3: 5, 30: 5, 100: 3}
+_MOST_OF_A_RELEASE: Final = 30
+"""A step of more services takes minutes, of which this product has no part."""
+
 _WEIGHTS: Final = count(30)
 _PACK: Final = CHECKOUT / "policies"
 _POLICIES: Final = ("--policy-pack", str(_PACK), "--policy-pack-config", str(_PACK / "dev.json"))
@@ -39,8 +43,8 @@ DESCRIPTION: Final = """\
 Deploys 1, 3, 30 and 100 services twice on a local cluster of its own: by this product's program, and by a
 minimal one that registers the same objects as they stand. Measures in turns: a weight change with `pulumi up`,
 `pulumi preview` with nothing changed, and import and registration without engine. Medians of 5 (3 at 100
-services). Then, in turns, the product's preview with and without the policy pack. Takes about 25 minutes; writes
-build/bench.json."""
+services). Then, in turns, the product's preview with and without the policy pack; and up to 30 services a step of a
+release and a cut-off beside the same by hand. Takes about half an hour; writes build/bench.json."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +90,9 @@ def main() -> int:
                 sandbox = start(state, toolchain, report, outlive_starter=False)
                 environment = dict(sandbox.environment)
                 measured = [_measured(Path(folder), n, environment, report) for n in sizes]
-                results = [result for results, _ in measured for result in results]
-                policies = [cost for _, cost in measured]
+                results = [result for results, _, _ in measured for result in results]
+                policies = [cost for _, cost, _ in measured]
+                compared = [comparison for _, _, comparisons in measured for comparison in comparisons]
             finally:
                 stop(state)
     except (SandboxError, StackError, ToolchainError) as error:
@@ -110,6 +115,7 @@ def main() -> int:
         "results": [asdict(result) for result in results],
         "growth": _growth(results),
         "policies": [asdict(cost) for cost in policies],
+        "releases": [asdict(comparison) for comparison in compared],
     }
     REPORT.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
     Console().print(_table(results))
@@ -118,12 +124,17 @@ def main() -> int:
             f"policy pack, {cost.services} services: preview {cost.without.seconds:.2f} s, "
             f"with policies {cost.with_policies.seconds:.2f} s (+{cost.added_seconds:.2f} s)"
         )
+    for comparison in compared:
+        Console().print(
+            f"{comparison.measurement}, {comparison.services} services: {comparison.product:.3f} s, "
+            f"by hand {comparison.by_hand:.3f} s, ratio {comparison.ratio:.2f}"
+        )
     return 0
 
 
 def _measured(
     folder: Path, services: int, environment: dict[str, str], report: Callable[[str], None]
-) -> tuple[list[Result], PolicyCost]:
+) -> tuple[list[Result], PolicyCost, list[Comparison]]:
     report(f"{services} services: first deploys")
     ours = product(folder / f"product-{services}", services, environment)
     first_ours = _up(ours)
@@ -139,7 +150,11 @@ def _measured(
         pairs = [(measure(ours), measure(theirs)) for _ in range(REPETITIONS[services])]
         results.append(_result(services, name, [pair[0] for pair in pairs], [pair[1] for pair in pairs]))
     report(f"{services} services: preview with policies")
-    return results, _policy_cost(services, ours)
+    policies = _policy_cost(services, ours)
+    if services > _MOST_OF_A_RELEASE:
+        return results, policies, []
+    report(f"{services} services: a step of a release, a cut-off")
+    return results, policies, releases(services, ours, _POLICIES, REPETITIONS[services])
 
 
 def _policy_cost(services: int, stack: StackCopy) -> PolicyCost:

@@ -7,8 +7,19 @@ from typing import NoReturn
 
 import click
 
+from cli.abort import abort
+from cli.doctor import doctor
 from cli.exit_codes import CLUSTER, INTERRUPTED, USAGE
+from cli.gate import gate
+from cli.logs import logs
 from cli.plan import plan
+from cli.promote import promote
+from cli.report import report
+from cli.run import run
+from cli.set_weight import set_weight
+from cli.status import status
+from cli.verify import verify
+from cli.watch import watch
 
 NAME = "canary"
 
@@ -27,7 +38,8 @@ def canary() -> None:
     """  # noqa: D301 - \b tells click to keep lines
 
 
-canary.add_command(plan)
+for command in (abort, doctor, gate, logs, plan, promote, report, run, set_weight, status, verify, watch):
+    canary.add_command(command)
 
 
 def main() -> NoReturn:

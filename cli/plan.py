@@ -1,18 +1,17 @@
 """`canary plan`: what an update would change for traffic."""
 
 import os
-import sys
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 import click
-import yaml
 
 from cli import exit_codes, markdown, text
+from cli.progress import Progress
+from cli.project import project_folder, project_name, under
 from cluster.errors import ClusterError
-from config.loader import ConfigError, load
+from config.loader import ConfigError
 from config.settings import Settings
 from observability.queries import APPLICATION, SERVICE, request_rate
 from rollout.engine_events import SECRET, EventStream, encrypted_values
@@ -26,15 +25,14 @@ from rollout.plan import (
     removed_services,
     stack_of,
     state_before,
-    without,
 )
-from rollout.preview import EngineError, Preview, decrypted, preview, selected_stack
+from rollout.preview import EngineError, Preview, preview, selected_stack
 from rollout.prometheus import PrometheusError, instant, shown
+from rollout.redaction import without
+from rollout.stack import Configuration, configuration, named, project_of
 from rollout.update import observed
 from routing.split import Track
 
-_PROGRESS_AFTER_SECONDS: Final = 2.0
-_PROGRESS_EVERY_SECONDS: Final = 10.0
 _EXIT_CODES: Final[dict[Outcome, int]] = {
     "unchanged": exit_codes.DONE,
     "changes": exit_codes.DONE,
@@ -81,17 +79,19 @@ def plan(  # noqa: PLR0913, PLR0917 - click hands over each option
     """  # noqa: D301 - \b tells click to keep lines
     if policy_configs and not policy_packs:
         raise click.UsageError("--policy-pack-config configures a --policy-pack, and there is none")
-    folder = _project()
-    options = ["--stack", stack] if stack else []
+    folder = project_folder()
     packs = [part for pack in policy_packs for part in ("--policy-pack", str(pack))]
     packs += [part for file in policy_configs for part in ("--policy-pack-config", str(file))]
     try:
         # Paths in a kubeconfig's configuration count from there, as they do for the program.
         os.chdir(folder)
-        with _Progress() as progress:
-            previewed = preview(folder, [*options, *packs], progress.show)
+        project_of(folder)
+        with Progress("pulumi preview") as progress:
+            previewed = _previewed(
+                folder, stack, packs, lambda resources: progress.show(f"{resources} resources compared")
+            )
         stack = stack or stack_of(previewed.stream) or selected_stack(folder)
-        found = _plan(stack, folder, options, previewed, prometheus)
+        found = _plan(stack, folder, previewed, prometheus)
     except EngineError as error:
         if form is None:
             click.echo(f"Error: {error}", err=True)
@@ -105,36 +105,28 @@ def plan(  # noqa: PLR0913, PLR0917 - click hands over each option
     context.exit(_EXIT_CODES[found.outcome])
 
 
-def _project() -> Path:
-    """Return the folder of the project that this runs in, as `pulumi` finds it."""
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "Pulumi.yaml").is_file():
-            return folder
-    raise click.UsageError(f"there is no Pulumi.yaml in {here} or above")
-
-
-def _plan(stack: str, folder: Path, options: list[str], previewed: Preview, prometheus: str | None) -> Plan:
-    stream = previewed.stream
-    config = blinded = stream.config or {}
-    encrypted = [key for key, value in blinded.items() if SECRET in value]
-    if encrypted:
-        config = decrypted(folder, options)
-    project = yaml.safe_load((folder / "Pulumi.yaml").read_text(encoding="utf-8"))["name"]
-    secrets = list(encrypted_values(blinded, config))
+def _previewed(folder: Path, stack: str | None, packs: Sequence[str], tick: Callable[[int], object]) -> Preview:
     try:
-        settings = load(_under(project, config), _under(project, dict.fromkeys(encrypted, "")))
+        return preview(folder, [*(("--stack", stack) if stack else ()), *packs], tick)
+    except EngineError as error:
+        raise named(error, folder, stack) from error
+
+
+def _plan(stack: str, folder: Path, previewed: Preview, prometheus: str | None) -> Plan:
+    stream = previewed.stream
+    blinded = stream.config or {}
+    is_plain = not any(SECRET in value for value in blinded.values())
+    config = Configuration(blinded, ()) if is_plain else configuration(folder, stack)
+    project = project_name(folder)
+    secrets = list(encrypted_values(blinded, config.values))
+    try:
+        settings = config.settings(project)
     except ConfigError as error:
         return without(invalid(stack, error.problems), secrets)
     for name in settings.services:
         secrets += [text for track in Track for text in settings.secret_of(name, track).values()]
-    before = _before(settings, _under("kubernetes", config), stream, prometheus)
+    before = _before(settings, under("kubernetes", config.values), stream, prometheus)
     return without(planned(Target(project, stack), stream, settings, before, failed=previewed.failed), secrets)
-
-
-def _under(namespace: str, config: Mapping[str, str]) -> dict[str, str]:
-    prefix = f"{namespace}:"
-    return {key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)}
 
 
 def _before(settings: Settings, provider: Mapping[str, str], stream: EventStream, prometheus: str | None) -> Before:
@@ -163,31 +155,3 @@ def _before(settings: Settings, provider: Mapping[str, str], stream: EventStream
 
 def _json(plan: Plan) -> str:
     return plan.model_dump_json(by_alias=True, indent=2) + "\n"
-
-
-class _Progress:
-    """A sign of life on standard error once a preview takes longer."""
-
-    def __init__(self) -> None:
-        self._begin = time.monotonic()
-        self._next = _PROGRESS_AFTER_SECONDS
-        self._drawn = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._drawn:
-            sys.stderr.write("\r\033[K")
-
-    def show(self, resources: int) -> None:
-        """Say how far it is: on a terminal always anew in one line, elsewhere a line from time to time."""
-        elapsed = time.monotonic() - self._begin
-        line = f"pulumi preview: {resources} resources compared, {elapsed:.0f} s"
-        if elapsed >= _PROGRESS_AFTER_SECONDS and sys.stderr.isatty():
-            sys.stderr.write(f"\r{line}\033[K")
-            self._drawn = True
-        elif elapsed >= self._next:
-            sys.stderr.write(f"{line}\n")
-            self._next += _PROGRESS_EVERY_SECONDS
-        sys.stderr.flush()

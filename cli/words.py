@@ -105,6 +105,9 @@ def fields(found: ObjectPlan) -> str:
 def _field(path: str) -> str:
     if annotation := re.fullmatch(r'metadata\.(annotation|label)s\["(?:.*/)?(.*)"\]', path):
         return " ".join(annotation.groups())
+    # Of a PrometheusRule, whose first group is what the stack declares.
+    path = re.sub(r"^spec\.groups\[0\].*", "declared weights", path)
+    path = re.sub(r"^spec\.groups\[.*", "rules", path)
     path = re.sub(r"^spec\.template\.metadata\.labels\[.*", "pod labels", path)
     path = re.sub(r"^spec\.(template\.spec\.)?(containers\[\d+\]\.)?", "", path)
     return re.sub(r"^(env|envFrom)\b.*", r"\1", path)

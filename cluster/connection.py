@@ -1,13 +1,13 @@
 """The API server that the Kubernetes provider would use, found by the same configuration in the same order."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import yaml
-from lightkube import Client, KubeConfig
+from lightkube import AsyncClient, Client, KubeConfig
 from lightkube.config.kubeconfig import DEFAULT_KUBECONFIG, SingleConfig
 from lightkube.config.models import User
 from lightkube.core.exceptions import ConfigError
@@ -23,6 +23,8 @@ _FILES_OF: Final = {
 
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
+Made = TypeVar("Made", Client, AsyncClient)
+
 
 def connect(provider: Mapping[str, str]) -> Client:
     """Return a client of the API server that the provider would use.
@@ -37,11 +39,24 @@ def connect(provider: Mapping[str, str]) -> Client:
     Raises:
         ClusterError: no cluster is configured, or not so that it can be used.
     """
+    return _connected(Client, provider)
+
+
+def connect_async(provider: Mapping[str, str]) -> AsyncClient:
+    """Return the same for an event loop.
+
+    Raises:
+        ClusterError: no cluster is configured, or not so that it can be used.
+    """
+    return _connected(AsyncClient, provider)
+
+
+def _connected(kind: Callable[..., Made], provider: Mapping[str, str]) -> Made:
     try:
         context = _context(provider)
         # As with kubectl, no proxy of the environment stands between a program and its own machine.
         direct = urlsplit(context.cluster.server).hostname in _LOOPBACK
-        return Client(context, field_manager=FIELD_MANAGER, trust_env=not direct)
+        return kind(context, field_manager=FIELD_MANAGER, trust_env=not direct)
     except yaml.YAMLError as error:
         # Its text quotes the content, in which there may be a token.
         raise ClusterError("no cluster to talk to: a kubeconfig is not YAML") from error

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar, cast
 import httpx2
 from lightkube import ApiError, Client
 from lightkube.core.exceptions import ConfigError, LoadResourceError
+from lightkube.core.resource import NamespacedResource
 from lightkube.core.resource_registry import resource_registry
 from lightkube.generic_resource import create_namespaced_resource
 from lightkube.resources.apps_v1 import Deployment, ReplicaSet
@@ -27,7 +28,17 @@ from routing.registry import ROUTERS
 from routing.router import Manifest, RouteKind, Router, UnreadableRouteError
 from routing.split import Split, Track
 from workload.labels import object_name, selector
-from workload.live import FIELD_MANAGER, LiveService, Objects, changed_by_others, lacks, live_service, routes_of
+from workload.live import (
+    FIELD_MANAGER,
+    ROLLED_BACK_ANNOTATION,
+    LiveService,
+    Objects,
+    changed_by_others,
+    lacks,
+    last_written,
+    live_service,
+    routes_of,
+)
 from workload.manifests import configurations_used
 from workload.readiness import Readiness, newest_replica_set, readiness, rollout_completed
 
@@ -76,6 +87,14 @@ class Drift:
 
 
 @dataclass(frozen=True, slots=True)
+class PodsSeen:
+    """Whether a track's Deployment is ready, and all pods that its selector finds."""
+
+    readiness: Readiness
+    pods: Sequence[Manifest]
+
+
+@dataclass(frozen=True, slots=True)
 class _Workloads:
     """What runs in the namespace: asked for at `begin` (monotonic seconds), good for `lasts` seconds from then."""
 
@@ -109,7 +128,7 @@ class LiveCluster:
         """
         deployments, services = self._list(Deployment), self._list(Service)
         routes = self._routes()
-        others = [found for kind in self._optional_kinds() for found in self._list(kind)]
+        others = [found for kind in self._optional_kinds() for found in self._listed(kind)]
         self._objects = {_key(found): found for found in (*deployments, *services, *routes, *others)}
         self._kinds = frozenset({"Deployment", "Service", *(each.kind for each in self._router.kinds)}) | {
             kind.__name__ for kind in self._optional_kinds()
@@ -153,6 +172,65 @@ class LiveCluster:
 
         return self._asked(found)
 
+    @property
+    def settings(self) -> Settings:
+        """The configuration whose services these are."""
+        return self._settings
+
+    def namespace(self) -> Manifest | None:
+        """Return the Namespace, None when there is none.
+
+        Raises:
+            ClusterError: the API server cannot be asked; ForbiddenError when the account may not ask.
+        """
+        return self._asked_for(lambda: _plain(self._client.get(Namespace, self._settings.namespace)))
+
+    def listed(self, kind: Any) -> list[Manifest]:  # noqa: ANN401 - a class of lightkube
+        """Return all objects of a kind in the namespace, or in the cluster if the kind has none.
+
+        Raises:
+            ClusterError: the API server cannot be asked; ForbiddenError when the account may not ask.
+        """
+        if issubclass(kind, NamespacedResource):
+            return self._list(kind)
+        return self._asked(lambda: [_plain(found) for found in self._client.list(kind)])
+
+    def log_of_ended(self, pod: str, container: str, lines: int) -> list[str]:
+        """Return the last lines that a container wrote before it ended last.
+
+        Raises:
+            ClusterError: the API server cannot be asked, or its kubelet has none; ForbiddenError as above.
+        """
+        path = f"/api/v1/namespaces/{self._settings.namespace}/pods/{pod}/log"
+        wanted = {"container": container, "previous": "true", "tailLines": str(lines)}
+
+        def asked() -> list[str]:
+            # lightkube's own call has no `previous`.
+            answer = self._client._client._client.get(path, params=wanted)  # noqa: SLF001 - see above
+            if answer.is_error:
+                raise ApiError(answer.request, answer)
+            return list(answer.text.splitlines())
+
+        return self._asked(asked)
+
+    def changed_by_others(self, name: str) -> dict[str, tuple[str, ...]]:
+        """Return who has changed the objects of a service since this program last did, by kind and name.
+
+        They are those that `read` found last, without those of a stable that something else owns.
+        """
+        own = {object_name(name, track) for track in self._settings.tracks_of(name)}
+        return {
+            f"{kind} {found}": tuple(sorted(others))
+            for (kind, found), manifest in self._objects.items()
+            if found in own and (others := changed_by_others(manifest) - {LOWERING_MANAGER})
+        }
+
+    def route_written_at(self, name: str) -> float:
+        """Return when a route of a service was written last, in seconds since the epoch; of those that `read` found."""
+        kinds = {each.kind for each in self._router.kinds}
+        found = [each for (kind, _), each in self._objects.items() if kind in kinds]
+        return max((last_written(route) for route in routes_of(self._settings, name, found)), default=0.0)
+
     def split(self, name: str) -> Split:
         """Return the split that the objects of the router in force describe now.
 
@@ -160,7 +238,7 @@ class LiveCluster:
             UnreadableRouteError: the objects are missing or were changed into something that is no split.
             ClusterError: the API server cannot be asked.
         """
-        router = self._former.get(name, self._router)
+        router = self._router_of(name)
         return router.read(routes_of(self._settings, name, self._routes(router)))
 
     def drift(self, manifest: Manifest, *, keep_replicas: bool = False) -> Drift | None:
@@ -235,29 +313,86 @@ class LiveCluster:
             return before or manifest  # a dry run needs the right to write; that something is lost is known already
         return after if before is None or _declarations(before) != _declarations(after) else None
 
-    def lower(self, name: str, weight: int) -> Split:
-        """Set a weight (percent) that is below the one in force, and return the split that is then read back.
+    def splits(self) -> dict[str, Split | UnreadableRouteError]:
+        """Return the split of each service as the router's objects describe it now, or why they describe none.
 
         Raises:
-            ClusterError: the API server refused, or gives back another weight.
+            ClusterError: the API server cannot be asked.
         """
-        try:
-            split = self.split(name)
-            if split.canary is None:
-                return split
-            # A stable route that something else owns may have any name; ours is that of the service.
-            lowered = replace(split, name=name, canary=replace(split.canary, weight=weight))
-            router = self._former.get(name, self._router)
-            unchanged = [route.manifest for route in router.render(replace(split, name=name))]
-            for route in router.render(lowered):
-                if route.manifest not in unchanged:
-                    self._patch(route.manifest)
-            read_back = self.split(name)
-        except UnreadableRouteError as error:
-            raise ClusterError(f"{name}: the weight cannot be lowered: {error}") from error
-        if read_back.weight != weight:
-            raise ClusterError(f"{name}: weight {weight} was set, but {read_back.weight} read back")
-        return read_back
+        found: dict[str, Split | UnreadableRouteError] = {}
+        for router in {each.name: each for each in map(self._router_of, self._settings.services)}.values():
+            routes = self._routes(router)
+            for name in self._settings.services:
+                if self._router_of(name) is not router:
+                    continue
+                try:
+                    found[name] = router.read(routes_of(self._settings, name, routes))
+                except UnreadableRouteError as error:
+                    found[name] = error
+        return found
+
+    def lower(self, weights: Mapping[str, int]) -> dict[str, Split]:
+        """Set weights (percent) that are below those in force, and return the splits that are then read back.
+
+        A service that fails keeps no other from being lowered. One without a canary is left as it is.
+
+        Raises:
+            ClusterError: the API server refused, or gives back another weight; it names the services.
+        """
+        problems: dict[str, str] = {}
+        before = self.splits()
+        for name, weight in weights.items():
+            split = before[name]
+            try:
+                if isinstance(split, Split):
+                    self._set_weight(name, split, weight)
+            except ClusterError as error:
+                problems[name] = str(error)
+        after = self.splits()
+        lowered: dict[str, Split] = {}
+        for name, weight in weights.items():
+            split = after[name]
+            if isinstance(split, UnreadableRouteError):
+                problems[name] = str(split)
+            elif split.canary and split.weight != weight:
+                problems.setdefault(name, f"{weight} was set, but {split.weight} read back")
+            else:
+                lowered[name] = split
+        if problems:
+            raise ClusterError("; ".join(f"{name}: the weight is not lowered: {why}" for name, why in problems.items()))
+        return lowered
+
+    def _set_weight(self, name: str, split: Split, weight: int) -> None:
+        if split.canary is None:
+            return
+        # A stable route that something else owns may have any name; ours is that of the service.
+        lowered = replace(split, name=name, canary=replace(split.canary, weight=weight))
+        router = self._router_of(name)
+        unchanged = [route.manifest for route in router.render(replace(split, name=name))]
+        for route in router.render(lowered):
+            if route.manifest not in unchanged:
+                self._patch(route.manifest)
+
+    def mark_rolled_back(self, name: str, image: str | None) -> None:
+        """Note on the canary's Deployment that this image was rolled back; None removes the note.
+
+        Raises:
+            ClusterError: the API server refused.
+        """
+        change = {"metadata": {"annotations": {ROLLED_BACK_ANNOTATION: image}}}
+        deployment, namespace = object_name(name, Track.CANARY), self._settings.namespace
+
+        def patch() -> Deployment:
+            return self._client.patch(
+                Deployment,
+                deployment,
+                change,
+                namespace=namespace,
+                patch_type=PatchType.MERGE,
+                field_manager=LOWERING_MANAGER,
+            )
+
+        self._asked_for(patch)
 
     def wait_until_ready(self, name: str, track: Track, report: Callable[[str], object], at_least: int = 0) -> None:
         """Return when all pods of one track's newest revision take requests by their Service, and no older ones do.
@@ -303,6 +438,14 @@ class LiveCluster:
             time.sleep(_POLL_SECONDS)
         time.sleep(self._router.sync_seconds)
 
+    def pods_of(self, name: str, track: Track) -> PodsSeen:
+        """Return the pods of one track as they are now.
+
+        Raises:
+            ClusterError: the API server cannot be asked.
+        """
+        return self._look(name, track, 0, time.monotonic())
+
     def keep_while_used(
         self, name: str, track: Track, configurations: Sequence[Manifest], *, superseding: bool
     ) -> None:
@@ -343,11 +486,14 @@ class LiveCluster:
 
     def _readiness(self, name: str, track: Track, at_least: int, since: float) -> Readiness:
         try:
-            seen = self._workloads(since)
+            return self._look(name, track, at_least, since).readiness
         except ForbiddenError:
             raise
         except ClusterError as error:
             return Readiness(0, at_least, rolled_out=False, reasons=(str(error),))
+
+    def _look(self, name: str, track: Track, at_least: int, since: float) -> PodsSeen:
+        seen = self._workloads(since)
         deployed = object_name(name, track)
         deployment = next((found for found in seen.deployments if found["metadata"]["name"] == deployed), None)
         labels = selector(self._settings.app_label_of(name, track), track).items()
@@ -358,7 +504,7 @@ class LiveCluster:
             for found in seen.endpoint_slices
             if (found["metadata"].get("labels") or {}).get(_SERVICE_NAME) == deployed
         ]
-        return readiness(deployment, owner, pods, slices, at_least)
+        return PodsSeen(readiness(deployment, owner, pods, slices, at_least), pods)
 
     def _workloads(self, since: float) -> _Workloads:
         """Return what runs, as it was after a moment (monotonic seconds), and for all waits together.
@@ -415,6 +561,10 @@ class LiveCluster:
             )
             if asked_for
         ]
+
+    def _router_of(self, name: str) -> Router:
+        """Return the router whose objects are in force: that of before while a service moves, as `read` found it."""
+        return self._former.get(name, self._router)
 
     def _routes(self, router: Router | None = None) -> list[Manifest]:
         routes: list[Manifest] = []
@@ -480,6 +630,17 @@ class LiveCluster:
         return self._asked(
             lambda: [_plain(found) for found in self._client.list(kind, namespace=namespace, labels=dict(labels or {}))]
         )
+
+    def _listed(self, kind: Any) -> list[Manifest]:  # noqa: ANN401 - a class of lightkube
+        """List objects that a stack can do without."""
+        try:
+            return self._list(kind)
+        except ForbiddenError as error:
+            if kind not in _MONITORING_KINDS:
+                raise
+            raise ForbiddenError(
+                f"{error}. rbac/ has this right; without it: pulumi config set --path monitoring.enabled false"
+            ) from error
 
     def _asked_for(self, ask: Callable[[], Found]) -> Found | None:
         """Ask for an object that may not be there."""

@@ -38,10 +38,13 @@ class Monitoring(KubernetesComponent):
     def where_asked_for(
         settings: Settings, project: str, cluster: LiveCluster | None, after: Sequence[pulumi.Resource]
     ) -> "Monitoring | None":
-        """Declare it where it is enabled and the cluster knows its kinds; otherwise say why not."""
-        if not settings.monitoring.enabled or cluster is None:
+        """Declare it where it is enabled and the cluster knows its kinds; otherwise say why not.
+
+        A preview without a cluster takes the kinds for granted: it would tell that all is deleted.
+        """
+        if not settings.monitoring.enabled:
             return None
-        if not cluster.knows_monitoring():
+        if cluster and not cluster.knows_monitoring():
             pulumi.log.info(
                 f"no monitoring is deployed: the cluster has no PodMonitor and PrometheusRule ({API_VERSION}). "
                 "docs/monitoring.md has a plain scrape configuration; `pulumi config set --path monitoring.enabled "

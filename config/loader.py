@@ -6,14 +6,21 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Final, get_args, get_origin
+from itertools import pairwise
+from typing import Any, Final, TypeAlias, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from config.settings import ENV_NAME, FILE_NAME, Settings
+from config.settings import ENV_NAME, FILE_NAME, Model, Resources, RolloutSettings, Settings
 from routing.registry import ROUTERS
 from routing.router import Feature, Router
+from routing.split import TOTAL_WEIGHT
+
+Loaded = TypeVar("Loaded", bound=Model)
+
+Location: TypeAlias = tuple[str | int, ...]
+"""A path into the configuration: a key without namespace, then those inside its value, and indices of lists."""
 
 _SHOWN_CHARACTERS: Final = 80
 
@@ -58,36 +65,53 @@ class ConfigError(Exception):
         super().__init__(f"{count} in the stack configuration; nothing was changed.\n{lines}")
 
 
-def load(raw: Mapping[str, str], secret_keys: Iterable[str] = ()) -> Settings:
+def load(raw: Mapping[str, str], encrypted: Iterable[str | Location] = ()) -> Settings:
     """Return the settings that these raw values give.
 
     Args:
         raw: top-level keys without namespace, and their values as the engine hands them over: plain strings, or JSON
             for maps and lists.
-        secret_keys: the keys of `raw` that are encrypted; their values do not get into messages.
+        encrypted: keys of `raw`, or paths into their values, that are encrypted and so do not get into messages.
 
     Raises:
         ConfigError: with every problem there is.
     """
-    secret = frozenset(secret_keys)
-    values = {key: _decoded(key, value) for key, value in raw.items()}
+    secret = frozenset((each,) if isinstance(each, str) else each for each in encrypted)
+    return _validated(Settings, {key: _decoded(key, value) for key, value in raw.items()}, secret)
+
+
+def load_rollout(rollout: object) -> RolloutSettings:
+    """Return the settings of a rollout alone, from the value of that key in a stack's file.
+
+    Raises:
+        ConfigError: with every problem there is.
+    """
+    return _validated(_Rollout, {"rollout": rollout}, frozenset()).rollout
+
+
+class _Rollout(Model):
+    rollout: RolloutSettings
+
+
+def _validated(model: type[Loaded], values: Mapping[str, object], secret: frozenset[Location]) -> Loaded:
     problems: list[Problem] = []
-    settings = None
+    loaded, refused = None, set[Location]()
     try:
-        settings = Settings.model_validate(values)
+        loaded = model.model_validate(values)
     except ValidationError as error:
         details = error.errors(include_url=False)
         refused = {found["loc"][:-1] for found in details if found["loc"][-1] == "[key]"}
-        # What stands under a name that cannot stay needs no mending.
         problems += [
             _problem(found, secret)
             for found in details
             if found["loc"][-1] == "[key]" or not any(found["loc"][: len(name)] == name for name in refused)
         ]
-    problems += _contradictions(values, secret)
-    if settings is None or problems:
+    # What stands under a name that cannot stay needs no mending.
+    moot = tuple(_dotted(name) + end for name in refused for end in (".", "["))
+    problems += [found for found in _contradictions(values, secret) if not found.key.startswith(moot)]
+    if loaded is None or problems:
         raise ConfigError(problems)
-    return settings
+    return loaded
 
 
 def _decoded(key: str, value: str) -> object:
@@ -135,7 +159,7 @@ def _resolved(location: Sequence[str | int]) -> tuple[type[BaseModel], FieldInfo
     return model, field, exact
 
 
-def _problem(details: Any, secret: frozenset[str]) -> Problem:  # noqa: ANN401 - pydantic's ErrorDetails
+def _problem(details: Any, secret: frozenset[Location]) -> Problem:  # noqa: ANN401 - pydantic's ErrorDetails
     location: list[str | int] = list(details["loc"])
     is_key = location[-1] == "[key]" and details["type"] != "extra_forbidden"
     if is_key:
@@ -156,7 +180,7 @@ def _problem(details: Any, secret: frozenset[str]) -> Problem:  # noqa: ANN401 -
     return Problem(_dotted(location), value, allowed, fix)
 
 
-def _unknown_key(location: list[str | int], value: object, secret: frozenset[str]) -> Problem:
+def _unknown_key(location: list[str | int], value: object, secret: frozenset[Location]) -> Problem:
     known = _fields(_resolved(location[:-1])[0])
     near = get_close_matches(str(location[-1]), known, n=1)
     scalar = isinstance(value, int | float) or (isinstance(value, str) and not value.startswith(("{", "[")))
@@ -166,19 +190,23 @@ def _unknown_key(location: list[str | int], value: object, secret: frozenset[str
         allowed = f"no such key; did you mean {near[0]}? Known here: {', '.join(known)}"
         example = known[near[0]].examples
         if example:
-            shown = value if scalar and location[0] not in secret else example[0]
+            shown = value if scalar and not _is_secret(value, location, secret) else example[0]
             fix = f"{_set([*location[:-1], near[0]], shown)} && {fix}"
     # What is not a scalar may be a misspelt `secret`.
     shown = _shown(value, location, secret) if scalar else "(a map or list)"
     return Problem(_dotted(location), shown, allowed, fix)
 
 
-def _contradictions(values: Mapping[str, object], secret: frozenset[str]) -> Iterator[Problem]:
+def _contradictions(values: Mapping[str, object], secret: frozenset[Location]) -> Iterator[Problem]:
     """Yield what is wrong between keys that are each right by themselves.
 
     Works on raw values, so that a problem in one place does not hide those in others.
     """
     services = _map(values.get("services"))
+    rollout = _map(values.get("rollout"))
+    yield from _step_problems(rollout, secret)
+    yield from _query_problems(rollout, secret)
+    yield from _limit_problems(rollout, services)
     router = ROUTERS.get(str(values.get("router", Settings.model_fields["router"].default)))
     routed: dict[str, str] = {}
     if router:
@@ -191,7 +219,7 @@ def _contradictions(values: Mapping[str, object], secret: frozenset[str]) -> Ite
         if other != name:
             yield Problem(
                 _dotted([*location, "path"]),
-                _shown(path, location, secret),
+                _shown(path, [*location, "path"], secret),
                 f"a path that no other service on this host has, whatever its pathType; {other} has it already",
                 _set([*location, "path"], f"/{name}"),
             )
@@ -211,7 +239,7 @@ def _contradictions(values: Mapping[str, object], secret: frozenset[str]) -> Ite
             yield from _router_problems(router, location, service, secret)
 
 
-def _unused_problems(router: Router, values: Mapping[str, object], secret: frozenset[str]) -> Iterator[Problem]:
+def _unused_problems(router: Router, values: Mapping[str, object], secret: frozenset[Location]) -> Iterator[Problem]:
     """Yield what is set for another router."""
     for key in _OF_ROUTERS:
         if key in values and key != router.name:
@@ -228,7 +256,7 @@ def _unused_problems(router: Router, values: Mapping[str, object], secret: froze
 
 
 def _lacking(
-    router: Router, feature: Feature, key: list[str | int], value: object, secret: frozenset[str]
+    router: Router, feature: Feature, key: list[str | int], value: object, secret: frozenset[Location]
 ) -> Iterator[Problem]:
     if feature not in router.features:
         able = [name for name, other in ROUTERS.items() if feature in other.features]
@@ -240,8 +268,69 @@ def _lacking(
         )
 
 
+def _step_problems(rollout: Mapping[str, object], secret: frozenset[Location]) -> Iterator[Problem]:
+    defaults = RolloutSettings()
+
+    def problem(path: list[str | int], value: object, allowed: str, fix: int | None) -> Problem:
+        key = ["rollout", *path]
+        mended = _remove(key) if fix is None else _set(key, str(fix))
+        return Problem(_dotted(key), _shown(value, key, secret), allowed, mended)
+
+    most = _valid("max_step", rollout.get("maxStep", defaults.max_step))
+    steps = [_number_of(step) for step in _list(rollout.get("steps"))]
+    for index, (before, after) in enumerate(pairwise([0, *steps])):
+        if before is None or after is None or not 0 <= before <= TOTAL_WEIGHT:
+            continue  # told already, if wrong
+        than = f"rollout.steps[{index - 1}] = {before}" if index else "0"
+        if after <= before:
+            yield problem(["steps", index], after, f"a weight above {than}: steps rise", None)
+        elif most is not None and after - before > most:
+            allowed = f"a weight at most rollout.maxStep = {most} points above {than}"
+            yield problem(["steps", index], after, allowed, before + most)
+    every = _valid("sample_seconds", rollout.get("sampleSeconds", defaults.sample_seconds))
+    seconds = _valid("step_seconds", rollout.get("stepSeconds", defaults.step_seconds))
+    if every is not None and seconds is not None and every > seconds:
+        allowed = f"at most rollout.stepSeconds = {seconds}: a step has to be looked at"
+        yield problem(["sampleSeconds"], every, allowed, seconds)
+    taken = steps if "steps" in rollout else list(defaults.steps)
+    for index, approval in enumerate(_list(rollout.get("approvals"))):
+        if _number_of(approval) is not None and _number_of(approval) not in taken:
+            allowed = f"one of rollout.steps, {', '.join(map(str, taken))}"
+            yield problem(["approvals", index], approval, allowed, None)
+
+
+def _query_problems(rollout: Mapping[str, object], secret: frozenset[Location]) -> Iterator[Problem]:
+    for name, value in _map(_map(rollout.get("gates")).get("queries")).items():
+        query, key = _map(value), ["rollout", "gates", "queries", name]
+        least, most = query.get("min"), query.get("max")
+        if query and least is None and most is None:
+            allowed = "a number, unless there is a min: without either, no value would be wrong"
+            yield Problem(_dotted([*key, "max"]), "(missing)", allowed, _set([*key, "max"], "10"))
+        try:
+            contrary = least is not None and most is not None and float(least) > float(most)
+        except (TypeError, ValueError):
+            continue  # told already
+        if contrary:
+            shown = _shown(least, [*key, "min"], secret)
+            allowed = f"at most {_dotted([*key, 'max'])}"
+            yield Problem(_dotted([*key, "min"]), shown, allowed, _remove([*key, "min"]))
+
+
+def _limit_problems(rollout: Mapping[str, object], services: Mapping[str, object]) -> Iterator[Problem]:
+    for resource, gate, example in (("cpu", "maxCpuPercent", "500m"), ("memory", "maxMemoryPercent", "256Mi")):
+        if _map(rollout.get("gates")).get(gate) is None:
+            continue
+        for name, value in services.items():
+            service, key = _map(value), ["services", name, "resources", "limits", resource]
+            limits = _map(service.get("resources")).get("limits", Resources().limits)
+            # A patch may set it.
+            if not service.get("podTemplatePatch") and resource not in _map(limits):
+                allowed = f"a quantity: rollout.gates.{gate} is percent of it"
+                yield Problem(_dotted(key), "(missing)", allowed, _set(key, example))
+
+
 def _autoscaling_problems(
-    location: list[str | int], service: Mapping[str, object], secret: frozenset[str]
+    location: list[str | int], service: Mapping[str, object], secret: frozenset[Location]
 ) -> Iterator[Problem]:
     if service.get("autoscaling") is None:
         return
@@ -260,7 +349,7 @@ def _autoscaling_problems(
 
 
 def _configuration_problems(
-    location: list[str | int], service: Mapping[str, object], secret: frozenset[str]
+    location: list[str | int], service: Mapping[str, object], secret: frozenset[Location]
 ) -> Iterator[Problem]:
     canary = _map(service.get("canary"))
     for kind in ("configMap", "secret"):
@@ -276,11 +365,12 @@ def _configuration_problems(
     if isinstance(folder, str) and folder == _map(service.get("configMap")).get("mountPath"):
         key = [*location, "secret", "mountPath"]
         allowed = "another folder than configMap.mountPath"
-        yield Problem(_dotted(key), _shown(folder, location, secret), allowed, _set(key, f"/etc/{location[1]}-secret"))
+        shown = _shown(folder, [*location, "configMap", "mountPath"], secret)
+        yield Problem(_dotted(key), shown, allowed, _set(key, f"/etc/{location[1]}-secret"))
 
 
 def _existing_problems(
-    location: list[str | int], service: Mapping[str, object], secret: frozenset[str]
+    location: list[str | int], service: Mapping[str, object], secret: frozenset[Location]
 ) -> Iterator[Problem]:
     if service.get("stable") != "existing":
         return
@@ -292,7 +382,7 @@ def _existing_problems(
 
 
 def _patch_problems(
-    location: list[str | int], service: Mapping[str, object], secret: frozenset[str]
+    location: list[str | int], service: Mapping[str, object], secret: frozenset[Location]
 ) -> Iterator[Problem]:
     containers = _map(_map(service.get("podTemplatePatch")).get("spec")).get("containers")
     for index, container in enumerate(containers if isinstance(containers, list) else ()):
@@ -303,7 +393,7 @@ def _patch_problems(
 
 
 def _cookie_problems(
-    location: list[str | int], service: Mapping[str, object], secret: frozenset[str]
+    location: list[str | int], service: Mapping[str, object], secret: frozenset[Location]
 ) -> Iterator[Problem]:
     name = _map(service.get("canary")).get("cookie")
     other = _map(service.get("sessionAffinity")).get("cookieName")
@@ -315,7 +405,7 @@ def _cookie_problems(
 
 
 def _router_problems(
-    router: Router, location: list[str | int], service: Mapping[str, object], secret: frozenset[str]
+    router: Router, location: list[str | int], service: Mapping[str, object], secret: frozenset[Location]
 ) -> Iterator[Problem]:
     canary = _map(service.get("canary"))
     affinity = service.get("sessionAffinity")
@@ -338,7 +428,7 @@ def _router_problems(
 
 
 def _header_problems(
-    router: Router, location: list[str | int], header: Mapping[str, object], secret: frozenset[str]
+    router: Router, location: list[str | int], header: Mapping[str, object], secret: frozenset[Location]
 ) -> Iterator[Problem]:
     syntax = router.header_syntax
     names = (str(header.get("name")).lower(), "X-Canary", "x-canary")
@@ -347,7 +437,7 @@ def _header_problems(
         value = header.get(part)
         value = str(value) if isinstance(value, float) else value
         if isinstance(value, str) and not pattern.fullmatch(value):
-            shown = _shown(value, location, secret)
+            shown = _shown(value, [*location, part], secret)
             yield Problem(_dotted([*location, part]), shown, syntax.rule, _set([*location, part], example))
 
 
@@ -355,10 +445,38 @@ def _map(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _shown(value: object, location: Sequence[str | int], secret: frozenset[str]) -> str:
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _number_of(value: object) -> int | None:
+    """Return the whole number that a raw value is; None if it is none, which is told elsewhere."""
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,9}", value, re.ASCII):
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _is_secret(value: object, location: Sequence[str | int], secret: frozenset[Location]) -> bool:
+    """Tell whether a value is encrypted, or a part of it."""
+    path = tuple(location)
+    is_inside = any(path[: len(each)] == each for each in secret)
+    return is_inside or (isinstance(value, dict | list) and any(each[: len(path)] == path for each in secret))
+
+
+def _valid(field: str, value: object) -> int | None:
+    """Return the whole number that a raw value of `RolloutSettings` is; None if it is refused, which is told then."""
+    try:
+        return int(getattr(RolloutSettings.model_validate({RolloutSettings.model_fields[field].alias: value}), field))
+    except ValidationError:
+        return None
+
+
+def _shown(value: object, location: Sequence[str | int], secret: frozenset[Location]) -> str:
     # What stands under `secret` is hidden too when the configuration is not encrypted.
-    if location[0] in secret or "secret" in location[2:]:
+    if _is_secret(value, location, secret) or "secret" in location[2:]:
         return "(secret)"
+    if str(location[-1]).endswith("Url"):
+        return "(a URL, which may hold a token)"
     plain = isinstance(value, str) and value.isascii() and re.fullmatch(r"\S+", value)
     text = str(value) if plain else json.dumps(value, default=str)
     return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"

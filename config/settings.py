@@ -72,6 +72,14 @@ PORT_NAME: Final = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
 
 ENV_NAME: Final = r"^[A-Za-z_][A-Za-z0-9_.-]*$"
 PROBE_PATH: Final = r"^/[\x21-\x7e]*$"
+HTTP_URL: Final = r"^https?://[!-~]+$"
+METRICS_PATH: Final = r"^/[!\"$->@-~]*$"
+INSTANCE_LABEL: Final = "app.kubernetes.io/instance"
+"""Tells which objects belong together; nothing else may set it."""
+LABELS_RULE: Final = (
+    "a map from label to value: letters, digits, '-', '_' and '.', at most 63; a label may have a prefix/, and is not "
+    f"{INSTANCE_LABEL}"
+)
 # Narrower than RFC 6265: what is no cookie for ingress-nginx, it drops without a word.
 COOKIE_NAME: Final = r"^[A-Za-z0-9_-]+$"
 # Not "." nor what begins with "..": the API server refuses such keys of a ConfigMap or Secret, which become file names.
@@ -175,7 +183,18 @@ def _own_annotations(value: dict[str, str]) -> dict[str, str]:
     return value
 
 
-def _amount(quantity: str) -> float:
+def _free_labels(value: dict[str, str]) -> dict[str, str]:
+    if INSTANCE_LABEL in value:
+        raise ValueError("reserved")
+    return value
+
+
+def amount(quantity: str) -> float:
+    """Return what a Kubernetes quantity stands for; a processor is 1, a byte is 1.
+
+    Raises:
+        ValueError: it is none that `QUANTITY` describes.
+    """
     digits = quantity.rstrip("".join(_UNITS))
     return float(digits) * _UNITS[quantity[len(digits) :]]
 
@@ -196,7 +215,7 @@ def _template_patch(value: dict[str, Any]) -> dict[str, Any]:
 
 
 WholeNumber = Annotated[int, BeforeValidator(_whole_number)]
-Number = Annotated[float, BeforeValidator(_number)]
+Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Text = Annotated[str, BeforeValidator(_text)]
 Image = Annotated[str, StringConstraints(pattern=IMAGE)]
 Weight = Annotated[WholeNumber, Field(ge=0, le=TOTAL_WEIGHT)]
@@ -209,6 +228,7 @@ Quantity = Annotated[str, BeforeValidator(_text), StringConstraints(pattern=QUAN
 ObjectName = Annotated[str, StringConstraints(pattern=OBJECT_NAME, max_length=253)]
 QualifiedName = Annotated[str, StringConstraints(pattern=QUALIFIED_NAME, max_length=317)]
 LabelValue = Annotated[str, BeforeValidator(_text), StringConstraints(pattern=LABEL_VALUE)]
+FreeLabels = Annotated[dict[QualifiedName, LabelValue], AfterValidator(_free_labels)]
 Count = Annotated[WholeNumber, Field(ge=1, le=INT32)]
 Seconds = Annotated[WholeNumber, Field(ge=1, le=INT32)]
 ServiceName = Annotated[str, StringConstraints(pattern=SERVICE_NAME, max_length=SERVICE_NAME_LENGTH)]
@@ -302,7 +322,7 @@ class Resources(Model):
     @model_validator(mode="after")
     def _requests_within_limits(self) -> Self:
         for name in self.requests.keys() & self.limits.keys():
-            if _amount(self.requests[name]) > _amount(self.limits[name]):
+            if amount(self.requests[name]) > amount(self.limits[name]):
                 raise ValueError("a request above its limit")
         return self
 
@@ -440,6 +460,17 @@ class ServiceSettings(Model):
         return image
 
 
+class QueryGate(Model):
+    """A query of the user's own, which gives one value; at every look that has to be within the bounds."""
+
+    query: Annotated[Text, Field(min_length=1)] = Field(
+        description="PromQL, in which $namespace and $service stand for those of the canary",
+        examples=['sum(rate(logins_total{namespace="$namespace",app="$service",version="canary"}[1m]))'],
+    )
+    min: Number | None = Field(None, description="a number, at most max", examples=["1"])
+    max: Number | None = Field(None, description="a number, at least min", examples=["10"])
+
+
 class GateSettings(Model):
     """When a canary is worse than stable; alerts and the driver's gates have these limits in common.
 
@@ -473,15 +504,58 @@ class GateSettings(Model):
         description="a whole number of requests, at least 1, that a track has to have answered before it is judged",
         examples=["100"],
     )
+    max_restarts: Annotated[WholeNumber, Field(ge=0, le=INT32)] = Field(
+        0, description="a whole number of restarts that the canary's containers may have during a step", examples=["0"]
+    )
+    max_cpu_percent: Annotated[Number, Field(gt=0, le=1000)] | None = Field(
+        None, description="percent of its CPU limit that a pod of the canary may use", examples=["90"]
+    )
+    max_memory_percent: Annotated[Number, Field(gt=0, le=100)] | None = Field(
+        90.0,
+        description="percent of its memory limit, at most 100, that a pod of the canary may use; null for no such gate",
+        examples=["90"],
+    )
+    confidence: Annotated[Number, Field(ge=50, lt=100)] = Field(
+        95.0, description="percent, from 50 to below 100: how sure a verdict has to be", examples=["95"]
+    )
+    queries: dict[ObjectName, QueryGate] = Field({}, description="a map from name to query, min and max")
+    webhook_url: Annotated[str, StringConstraints(pattern=HTTP_URL, max_length=2000)] | None = Field(
+        None,
+        description="an HTTP URL that answers 200 to pass, 202 to wait, 409 to reject",
+        examples=["https://gate.example/canary"],
+    )
 
 
 class RolloutSettings(Model):
-    """What an update may do to running traffic."""
+    """How a release goes from 0 to promoted."""
 
     max_step: Annotated[WholeNumber, Field(ge=1, le=TOTAL_WEIGHT)] = Field(
         50,
         description=f"a whole number of percent points from 1 to {TOTAL_WEIGHT} by which one update may raise a weight",
         examples=["50"],
+    )
+    steps: Annotated[tuple[Weight, ...], Field(min_length=1)] = Field(
+        (5, 20, 50, 100),
+        description=f"a list of weights from 1 to {TOTAL_WEIGHT}, each above the one before by at most maxStep",
+    )
+    step_seconds: Seconds = Field(900, description=SECONDS_RULE, examples=["900"])
+    sample_seconds: Annotated[WholeNumber, Field(ge=1, le=3600)] = Field(
+        60, description="a whole number of seconds, 1 to 3600, at most stepSeconds", examples=["60"]
+    )
+    hold_seconds: Annotated[WholeNumber, Field(ge=0, le=INT32)] = Field(
+        3600, description="a whole number of seconds, 0 for no hold at all", examples=["3600"]
+    )
+    order: Literal["lockstep", "sequential"] = Field(
+        "lockstep", description="one of lockstep, sequential", examples=["lockstep"]
+    )
+    approvals: tuple[Weight, ...] = Field(
+        (), description="a list of weights of steps, after each of which a person has to approve"
+    )
+    prometheus_url: Annotated[str, StringConstraints(pattern=HTTP_URL, max_length=2000)] | None = Field(
+        None, description="an HTTP URL", examples=["http://prometheus.monitoring:9090"]
+    )
+    webhook_url: Annotated[str, StringConstraints(pattern=HTTP_URL, max_length=2000)] | None = Field(
+        None, description="an HTTP URL", examples=["https://hooks.example/canary"]
     )
     gates: GateSettings = Field(GateSettings(), description="limits for a canary beside stable")
 
@@ -498,13 +572,11 @@ class MonitoringSettings(Model):
     metrics_port: Annotated[str, StringConstraints(pattern=PORT_NAME, max_length=15)] = Field(
         "http", description="the name of a container port, at most 15 characters", examples=["http"]
     )
-    metrics_path: Annotated[str, StringConstraints(pattern=PROBE_PATH)] = Field(
-        "/metrics", description="an HTTP path that starts with /", examples=["/metrics"]
+    metrics_path: Annotated[str, StringConstraints(pattern=METRICS_PATH)] = Field(
+        "/metrics", description="an HTTP path that starts with /, without ? and #", examples=["/metrics"]
     )
-    labels: dict[QualifiedName, LabelValue] = Field({}, description="a map from label to value")
-    dashboard_labels: dict[QualifiedName, LabelValue] = Field(
-        {"grafana_dashboard": "1"}, description="a map from label to value"
-    )
+    labels: FreeLabels = Field({}, description=LABELS_RULE)
+    dashboard_labels: FreeLabels = Field({"grafana_dashboard": "1"}, description=LABELS_RULE)
     dashboard_title: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = Field(
         None, description="a title of 1 to 200 characters", examples=["My services"]
     )
@@ -516,9 +588,10 @@ class MonitoringSettings(Model):
     canary_max_age_hours: Annotated[WholeNumber, Field(ge=1, le=8760)] = Field(
         24, description="a whole number of hours from 1 to 8760", examples=["24"]
     )
-    runbook_url: Annotated[str, StringConstraints(pattern=r"^[!-~]+$", max_length=2000)] = Field(
+    # Annotations of alerts are templates, in which braces have a meaning.
+    runbook_url: Annotated[str, StringConstraints(pattern=r'^[!"$-z|~]+$', max_length=2000)] = Field(
         "docs/runbook.md",
-        description="where docs/runbook.md can be read, as a URL without #",
+        description="where docs/runbook.md can be read, as a URL without # { }",
         examples=["https://wiki.example/runbook"],
     )
 
@@ -574,7 +647,7 @@ class Settings(Model):
         None, description="the name of a TLS Secret for the host", examples=["macromind-tls"]
     )
     canary_weight: Weight = Field(0, description=WEIGHT_RULE, examples=["20"])
-    rollout: RolloutSettings = Field(RolloutSettings(), description="maxStep and gates")
+    rollout: RolloutSettings = Field(RolloutSettings(), description="maxStep, steps, gates and more")
     monitoring: MonitoringSettings = Field(MonitoringSettings(), description="what is deployed to watch the services")
     services: dict[ServiceName, ServiceSettings] = Field(
         min_length=1,

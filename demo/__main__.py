@@ -30,8 +30,8 @@ EXIT_INTERRUPTED: Final = 130
 DESCRIPTION: Final = """\
 Starts a local cluster of its own, deploys the three services of stack dev, and takes their canaries from
 5 to 20, 50 and 100 percent and to promotion, each step by `pulumi config set canaryWeight N && pulumi up`,
-while requests run. At 50 percent one canary is ordered to answer errors until the alert for that fires; it is
-promoted once the alert has ended. Ends with build/demo.json. The checkout and a sandbox that is up stay as they are.
+while requests run. From 5 percent on one canary is ordered to answer errors, until the alert for that fires; by the
+end it has to have ended. Ends with build/demo.json. The checkout and a sandbox that is up stay as they are.
 
 exit codes: 0 done, 1 usage, 4 toolchain, engine or cluster failed, 6 a request failed or a share is off"""
 

@@ -1,8 +1,6 @@
 """A whole canary rollout by changing configuration and running `pulumi up`, each share measured."""
 
-import contextlib
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Protocol
 
@@ -17,7 +15,8 @@ from sandbox.traffic import Tally, Traffic
 from workload.labels import object_name
 
 STEPS: Final = (5, 20, 50, 100)
-DISTURBED_AT: Final = 50
+FAILING_FROM: Final = 5
+DISTURBED_AT: Final = 20
 ANNOTATED: Final = 70
 ERROR_RATE: Final = 0.3
 ALERT: Final = "CanaryErrorRatioHigh"
@@ -81,6 +80,7 @@ class Rollout:
     shifts: list[Shift] = field(default_factory=list)
     alert: Alert | None = None
     promoted: bool = False
+    _errors_began: float = 0.0
     _errors_ended: float = 0.0
 
     def run(self) -> None:
@@ -94,11 +94,13 @@ class Rollout:
             self.stack.set("canaryWeight", str(weight))
             self.view.phase(f"pulumi config set canaryWeight {weight} && pulumi up")
             self._observe(self.stack.up())
+            if weight == FAILING_FROM:
+                self._fail_a_canary()
             if weight == DISTURBED_AT:
-                with self._failing_canary():
-                    self._disturb()
-        self._await_end_of_alert()
+                self._disturb()
+                self._await_alert()
         self._promote()
+        self._await_end_of_alert()
 
     def check_failures(self) -> None:
         """Hold the traffic to its promise, once all of it has ended.
@@ -134,20 +136,24 @@ class Rollout:
         self.view.phase("pulumi up: puts back what is declared")
         self._observe(self.stack.up(), shift=False)
 
-    @contextlib.contextmanager
-    def _failing_canary(self) -> Iterator[None]:
-        """Have one canary answer errors meanwhile, and until Prometheus has noticed."""
+    def _fail_a_canary(self) -> None:
+        """Have one canary answer errors, which nobody notices before Prometheus does."""
         *_, service = self.rows
         self.view.phase(f"by order: {ERROR_RATE:.0%} of what the canary of {service} answers are errors")
-        began = time.monotonic()
+        self._errors_began = time.monotonic()
         self._order(service, str(ERROR_RATE))
-        yield
+
+    def _await_alert(self) -> None:
+        """Wait until Prometheus has noticed; let the errors end."""
+        *_, service = self.rows
         self.view.phase(f"waiting for alert {ALERT} of {service}")
         await_alert(self.cluster, ALERT, service, fires=True)
-        self.alert = Alert(service, ALERT, round(time.monotonic() - began, 1))
+        self.alert = Alert(service, ALERT, round(time.monotonic() - self._errors_began, 1))
         self._order(service, None)
         self._errors_ended = time.monotonic()
-        self.view.phase(f"alert {ALERT} fires for {service}, {self.alert.fired_after:.0f} s after its first error")
+        self.view.phase(
+            f"alert {ALERT} fires for {service}, {self.alert.fired_after:.0f} s after the order; errors end"
+        )
 
     def _await_end_of_alert(self) -> None:
         assert self.alert is not None  # noqa: S101  it has fired, or this is not reached

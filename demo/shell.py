@@ -19,6 +19,7 @@ pulumi config set canaryWeight 50 && canary plan shows what that would change fo
 pulumi up                                        moves traffic; the proxy follows within 2 s
 curl -H 'Host: macromind.local' $SANDBOX_PROXY/api/auth; echo
 curl -H 'Host: macromind.local' -H 'X-Canary: true' $SANDBOX_PROXY/api/auth; echo
+canary status                                    what is declared, in force and measured; canary --help has the rest
 exit                                             leaves the sandbox up; make sandbox-down ends it
 """
 

@@ -92,14 +92,15 @@ def _panels() -> Iterator[timeseries.Panel]:
     yield _panel(
         "Canary's share",
         "percent",
-        {"declared weight": f"{DECLARED_WEIGHT}{{{_SERVICE}}}", "measured share": measured_share(_SERVICE)},
+        {_declared(Track.CANARY): f"{DECLARED_WEIGHT}{{{_SERVICE}}}", Track.CANARY: measured_share(_SERVICE)},
     )
     yield _panel("Failed requests", "percentunit", {_BY_TRACK: f"{track_error_ratio_over(FAST)}{{{_SERVICE}}}"})
-    for window, quantile in [(FAST, JUDGED_QUANTILE)] + [(SLOW, q) for q in QUANTILES if q != JUDGED_QUANTILE]:
+    for quantile in QUANTILES:
+        window = FAST if quantile == JUDGED_QUANTILE else SLOW
         latency = f"{track_latency_over(window, quantile)}{{{_SERVICE}}}"
-        yield _panel(f"Response time, percentile {100 * quantile:g}", "s", {_BY_TRACK: latency})
+        yield _panel(f"Response time, percentile {100 * quantile:g} over {window}", "s", {_BY_TRACK: latency})
     yield _panel(
-        "CPU, busiest pod",
+        "CPU cores, busiest pod",
         "short",
         {track: f"max({cpu('$namespace', pods_of(name))})" for track, name in _DEPLOYMENTS.items()},
     )
@@ -109,7 +110,7 @@ def _panels() -> Iterator[timeseries.Panel]:
         {track: f"max({memory('$namespace', pods_of(name))})" for track, name in _DEPLOYMENTS.items()},
     )
     ready = {track: ready_pods("$namespace", name) for track, name in _DEPLOYMENTS.items()}
-    wanted = {f"{track}, wanted": wanted_pods("$namespace", name) for track, name in _DEPLOYMENTS.items()}
+    wanted = {_declared(track): wanted_pods("$namespace", name) for track, name in _DEPLOYMENTS.items()}
     yield _panel("Ready pods", "short", ready | wanted)
 
 
@@ -118,10 +119,18 @@ def _panel(title: str, unit: str, queries: dict[str, str]) -> timeseries.Panel:
     panel = timeseries.Panel().title(title).datasource(_PROMETHEUS).unit(unit).min(0).span(_WIDTH).height(_WIDTH)
     for letter, (legend, query) in zip(ascii_uppercase, queries.items(), strict=False):
         panel = panel.with_target(prometheus.Dataquery().ref_id(letter).expr(query).legend_format(legend).range())
+    dashed = DynamicConfigValue(id_val="custom.lineStyle", value={"fill": "dash", "dash": [8, 8]})
     for track, colour in _COLOURS.items():
         fixed = DynamicConfigValue(id_val="color", value={"mode": "fixed", "fixedColor": colour})
+        # In the track's colour, so that it does not hide what is as declared.
         panel = panel.override_by_name(track, [fixed])
+        if _declared(track) in queries:
+            panel = panel.override_by_name(_declared(track), [fixed, dashed])
     return panel
+
+
+def _declared(track: Track) -> str:
+    return f"{track}, declared"
 
 
 if __name__ == "__main__":

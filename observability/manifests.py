@@ -15,8 +15,8 @@ from workload.labels import MANAGED_BY
 API_VERSION: Final = "monitoring.coreos.com/v1"
 """Of the Prometheus operator's kinds."""
 
-SCRAPE_INTERVAL: Final = "15s"
-"""Four samples in the shortest window of the rules."""
+SCRAPE_SECONDS: Final = 15
+"""The time between two scrapes of a pod: four samples in the shortest window of the rules."""
 
 _DASHBOARD: Final = Path(__file__).with_name("dashboard.json")
 _NAME_LENGTH: Final = 40
@@ -25,11 +25,15 @@ _HASH_DIGITS: Final = 8
 
 
 def monitoring_name(project: str, stack: str) -> str:
-    """Return the name that the monitoring objects of a stack share, of which there may be several in a namespace."""
+    """Return the name that the monitoring objects of a stack share, of which there may be several in a namespace.
+
+    It is PROJECT-STACK, with a hash where that is no name of an object or could be another stack's too.
+    """
     name = re.sub(r"[^a-z0-9]+", "-", f"{project}-{stack}".lower()).strip("-")
-    if len(name) <= _NAME_LENGTH:
+    if name == f"{project}-{stack}" and "-" not in stack and len(name) <= _NAME_LENGTH:
         return name
-    return f"{name[: _NAME_LENGTH - _HASH_DIGITS - 1]}-{sha256(name.encode()).hexdigest()[:_HASH_DIGITS]}"
+    digits = sha256(f"{project}/{stack}".encode()).hexdigest()[:_HASH_DIGITS]
+    return f"{name[: _NAME_LENGTH - _HASH_DIGITS - 1].strip('-')}-{digits}".strip("-")
 
 
 def pod_monitor(settings: Settings, name: str, part_of: str) -> Manifest:
@@ -54,7 +58,7 @@ def pod_monitor(settings: Settings, name: str, part_of: str) -> Manifest:
     endpoint = {
         "port": settings.monitoring.metrics_port,
         "path": settings.monitoring.metrics_path,
-        "interval": SCRAPE_INTERVAL,
+        "interval": f"{SCRAPE_SECONDS}s",
         "relabelings": relabelings,
         "metricRelabelings": [{"action": "labeldrop", "regex": "exported_(?:app|version)"}],
     }

@@ -19,6 +19,14 @@ SERVICE: Final = "app"
 TRACK: Final = "version"
 """The label that is `stable` or `canary` in every result by track."""
 
+BUCKET: Final = "le"
+"""The label of a histogram's buckets: the upper bound."""
+
+TARGET: Final = ("pod", "instance")
+"""The labels that tell apart who counts: a target that starts again begins at 0, and the others do not."""
+
+_BY_TARGET: Final = ", ".join((SERVICE, TRACK, *TARGET))
+
 
 @dataclass(frozen=True, slots=True)
 class Relabel:
@@ -44,6 +52,9 @@ class MetricSource:
         selector: matches the series of the services, with the placeholders of `Relabel`.
         relabels: make the labels of results, in this order, from those of the source.
         unit: of the histogram, in seconds.
+        in_pods: who counts are the pods that answer, and not a router in front of them.
+        up: matches `up` of the targets where it has the labels of the counts: one that is scraped and has answered
+            nothing has no other series.
     """
 
     requests: str
@@ -52,6 +63,8 @@ class MetricSource:
     selector: str
     relabels: tuple[Relabel, ...] = ()
     unit: float = 1.0
+    in_pods: bool = False
+    up: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +96,8 @@ APPLICATION: Final = MetricSource(
     failed='status=~"5.."',
     duration="http_request_duration_seconds",
     selector='namespace="NAMESPACE",app=~"SERVICES"',
+    in_pods=True,
+    up='namespace="NAMESPACE",app=~"SERVICES"',
 )
 
 # `ingress` and `service` are stable's for the canary's requests too; `canary` alone tells them, as
@@ -129,6 +144,7 @@ _ISTIO: Final = MetricSource(
     'destination_workload=~"(?:SERVICES)(?:-canary)?"',
     relabels=_of_workload("destination_workload"),
     unit=1e-3,
+    in_pods=True,
 )
 
 # https://linkerd.io/2/reference/proxy-metrics/: counted by the proxies of the pods that answer; a failure is what
@@ -140,6 +156,7 @@ _LINKERD: Final = MetricSource(
     selector='direction="inbound",namespace="NAMESPACE",deployment=~"(?:SERVICES)(?:-canary)?"',
     relabels=_of_workload("deployment"),
     unit=1e-3,
+    in_pods=True,
 )
 
 # Envoy Gateway's cluster names are httproute/NAMESPACE/ROUTE/rule/N/backend/N. Every rule of a route has stable as its
@@ -221,9 +238,49 @@ def track_share(source: MetricSource, scope: Scope, window: str = WINDOW) -> str
     return f"{rate} / on ({SERVICE}) group_left () (sum by ({SERVICE}) ({rate}) > 0)"
 
 
+def track_requests(source: MetricSource, scope: Scope) -> str:
+    """Return the query for the requests that each target has counted for each track since it started."""
+    return f"sum by ({_BY_TARGET}) ({_relabelled(source, scope, _series(source, scope, source.requests))})"
+
+
+def track_failures(source: MetricSource, scope: Scope) -> str:
+    """Return the query for those of them that failed; where none has, there may be no series."""
+    return (
+        f"sum by ({_BY_TARGET}) ({_relabelled(source, scope, _series(source, scope, source.requests, source.failed))})"
+    )
+
+
+def track_durations(source: MetricSource, scope: Scope) -> str:
+    """Return the query for the histogram of each track's response times by target; `le` is in the source's unit."""
+    series = _series(source, scope, f"{source.duration}_bucket")
+    return f"sum by ({_BY_TARGET}, {BUCKET}) ({_relabelled(source, scope, series)})"
+
+
+def scrapes(source: MetricSource, scope: Scope) -> str:
+    """Return the query for the time, in seconds since the epoch, from which each target's counts are for each track."""
+    latest = f"max by ({_BY_TARGET})"
+    found = f"{latest} ({_relabelled(source, scope, f'timestamp({_series(source, scope, source.requests)})')})"
+    if not source.up:
+        return found
+    up = f"up{{{scope.resolved(source.up)}}}"
+    return f"{found} or {latest} ({_relabelled(source, scope, f'timestamp({up}) and {up} == 1')})"
+
+
+def oldest_scrape(source: MetricSource, scope: Scope) -> str:
+    """Return the query for the time of the oldest of those counts that are valid now, in seconds since the epoch."""
+    return f"min(timestamp({_series(source, scope, source.requests)}))"
+
+
 def _rates(source: MetricSource, scope: Scope, metric: str, window: str = WINDOW, matcher: str = "") -> str:
+    return _relabelled(source, scope, f"rate({_series(source, scope, metric, matcher)}[{window}])")
+
+
+def _series(source: MetricSource, scope: Scope, metric: str, matcher: str = "") -> str:
     selector = scope.resolved(source.selector) + (f",{matcher}" if matcher else "")
-    query = f"rate({metric}{{{selector}}}[{window}])"
+    return f"{metric}{{{selector}}}"
+
+
+def _relabelled(source: MetricSource, scope: Scope, query: str) -> str:
     for relabel in source.relabels:
         arguments = (relabel.target, relabel.value, relabel.source, scope.resolved(relabel.pattern))
         query = f"label_replace({', '.join([query, *map(json.dumps, arguments)])})"

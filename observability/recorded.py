@@ -33,7 +33,7 @@ DECLARED_WEIGHT: Final = "canary_service:declared_weight:percent"
 """The canary's weight as the stack declares it; label `image`. None without a canary."""
 LEAST_WEIGHT: Final = "canary_service:declared_weight:min7m"
 MOST_WEIGHT: Final = "canary_service:declared_weight:max7m"
-"""The share of a window that a shift falls into lies between the weights before and after it."""
+"""The share of a window that a shift falls into lies between the weights before and after it. None without a canary."""
 
 SERVICE_INFO: Final = "canary_service:info"
 """1 for each service; label `router`."""

@@ -139,11 +139,11 @@ def _recorded(settings: Settings) -> list[Rule]:
         return f"{track_rate_over(window)}{{{here}}}"
 
     def judged(series: Callable[[str], str]) -> str:
-        # A canary that gets nothing any more is not judged by what was.
+        # A canary that gets nothing any more, or was removed, is not judged by what was.
         return shortest(
             lambda window: (
                 f"{series(window)}{{{here}}} and {rate(window)} * {SECONDS[window]} >= {gates.min_requests}"
-                f" unless {rate(FAST)} == 0"
+                f" and {rate(FAST)} > 0"
             )
         )
 
@@ -174,7 +174,8 @@ def _recorded(settings: Settings) -> list[Rule]:
 
 def _weight_lately(extreme: str, here: str) -> str:
     weights = f"{DECLARED_WEIGHT}{{{here}}}[{SECONDS[SLOW] + SETTLE_SECONDS}s]"
-    return f"{extreme} by {_BY_SERVICE} ({extreme}_over_time({weights}))"
+    # Without a canary there is none, or the weight that it had would be held against its share of nothing.
+    return f"{extreme} by {_BY_SERVICE} ({extreme}_over_time({weights})) and {_ON} {DECLARED_WEIGHT}{{{here}}}"
 
 
 def _canary_alerts(settings: Settings) -> Iterator[_Alert]:
@@ -242,6 +243,10 @@ def _share_alerts(settings: Settings) -> Iterator[_Alert]:
     share, least, most = f"{SHARE}{{{_canary(among)}}}", f"{LEAST_WEIGHT}{{{among}}}", f"{MOST_WEIGHT}{{{among}}}"
     rate, total = f"{track_rate_over(SLOW)}{{{_canary(among)}}}", f"{SERVICE_RATE}{{{among}}}"
     others = [name for name in followed if name not in tested]
+    declared = (
+        f'{{{{ with printf `{DECLARED_WEIGHT}{{namespace="%s",{SERVICE}="%s"}}` $labels.namespace $labels.{SERVICE}'
+        " | query }}{{ . | first | value }}{{ end }}"
+    )
     coming = [f"{track_rate_over(FAST)}{{{_canary(_of(settings, others))}}} > 0"] if others else []
     coming += [f"{SHARE}{{{_canary(_of(settings, tested))}}} > {difference:g}"] if tested else []
     yield _Alert(
@@ -266,8 +271,8 @@ def _share_alerts(settings: Settings) -> Iterator[_Alert]:
         f"({share} > {_ON} {most} + {difference:g} or {share} < {_ON} {least} - {difference:g})"
         f" and {_ON} {most} > 0 and {_ON} {rate} > 0",
         "The canary of {{ $labels.app }} does not get the share that is declared",
-        f"It answers {{{{ $value | humanize }}}} % of the requests, more than {difference:g} points off its weight: a "
-        "weight was set by hand, or the router does not follow.",
+        f"It answers {{{{ $value | humanize }}}} % of the requests, more than {difference:g} points off its declared "
+        f"weight of {declared} %: a weight was set by hand, or the router does not follow.",
         SETTLE_SECONDS,
     )
 
@@ -288,11 +293,12 @@ def _budget_alerts(settings: Settings) -> Iterator[_Alert]:
 
 
 def _here(settings: Settings) -> str:
-    return f'namespace="{settings.namespace}"'
+    # Another stack in the namespace has rules of its own, with other limits.
+    return _of(settings, settings.services)
 
 
 def _of(settings: Settings, services: Iterable[str]) -> str:
-    return f'{_here(settings)},{SERVICE}=~"{"|".join(services)}"'
+    return f'namespace="{settings.namespace}",{SERVICE}=~"{"|".join(services)}"'
 
 
 def _canary(matchers: str) -> str:

@@ -19,6 +19,11 @@ _SIGNATURE_KEY: Final = "4dabf18193072939515e22adb298388d"
 # The engine tells a replacement three times: as a whole, and its two halves.
 _HALVES: Final = frozenset({"create-replacement", "delete-replaced"})
 
+# The provider says this of every object, because its own waits are replaced (docs/adr/0003-await.md).
+_NOTHING_SAID: Final = frozenset({"", "Skipping await logic", "Found {.metadata.uid}"})
+
+_DOING: Final = {"create": "creating", "update": "updating", "replace": "replacing", "delete": "deleting"}
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -106,6 +111,16 @@ def read(lines: Iterable[str]) -> EventStream:
         tuple(findings),
         tuple(dict.fromkeys(diagnostics)),
     )
+
+
+def progress(line: str) -> Iterator[str]:
+    """Yield what a line of an event log says to somebody who waits: what is changed, and how far pods are."""
+    event = json.loads(line)
+    if (step := event.get("resourcePreEvent")) and (doing := _DOING.get(step["metadata"]["op"])):
+        kind, name = kind_and_name(step["metadata"]["urn"])
+        yield f"{doing} {kind} {name}"
+    elif (said := event.get("diagnosticEvent")) and said["severity"].startswith("info"):
+        yield from {said["message"].strip()} - _NOTHING_SAID
 
 
 def kind_and_name(urn: str) -> tuple[str, str]:

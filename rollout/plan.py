@@ -10,13 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import Field
 
 from config.loader import Problem
 from config.settings import Settings
 from rollout.engine_events import COMPONENT, SECRET, STACK, EventStream, Step, kind_and_name
 from rollout.guards import RefusedError, moves, transitions
+from rollout.model import Record
 from routing.router import Manifest, Router, UnreadableRouteError
 from routing.split import TOTAL_WEIGHT, Track
 from workload.labels import object_name
@@ -56,30 +56,22 @@ _AFTERMATH: Final = re.compile(
     r"preview failed|an unhandled error occurred: program exited with non-zero exit code: \d+"
 )
 
-# The engine does not hide shorter ones either, nor these words: they would show up everywhere.
-_SHORTEST_SECRET: Final = 3
-_NO_SECRETS: Final = frozenset({"true", "false"})
 
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, validate_by_name=True)
-
-
-class Weight(_Part):
+class Weight(Record):
     """Percent of a service's requests that go to its canary; None where there is no canary."""
 
     before: int | None
     after: int | None
 
 
-class Requests(_Part):
+class Requests(Record):
     """Requests per second: all of a service, and those which another version answers after the update."""
 
     total: float
     moved: float
 
 
-class TrackPlan(_Part):
+class TrackPlan(Record):
     """Image and number of pods of one track; None where there is no such track, or where it is not known.
 
     With an autoscaler, the pods are the fewest that it keeps.
@@ -91,7 +83,7 @@ class TrackPlan(_Part):
     pods_after: int | None = None
 
 
-class ServicePlan(_Part):
+class ServicePlan(Record):
     """What happens to one service.
 
     `always_canary` is what sends requests to the canary at every weight. `requests_per_second` is absent when nothing
@@ -110,7 +102,7 @@ class ServicePlan(_Part):
     risks: tuple[str, ...] = ()
 
 
-class ObjectPlan(_Part):
+class ObjectPlan(Record):
     """What happens to one object.
 
     `release` means that it stays in the cluster, but is managed no more; `restore`, that others have changed or deleted
@@ -124,7 +116,7 @@ class ObjectPlan(_Part):
     fields: tuple[str, ...] = ()
 
 
-class PolicyFinding(_Part):
+class PolicyFinding(Record):
     """What a rule of a policy pack says of an object. A mandatory one stops the update."""
 
     severity: Literal["mandatory", "advisory"]
@@ -134,7 +126,7 @@ class PolicyFinding(_Part):
     message: str
 
 
-class Refusal(_Part):
+class Refusal(Record):
     """A value of the configuration with which no update happens, and the command that mends it."""
 
     key: str
@@ -143,7 +135,7 @@ class Refusal(_Part):
     fix: str
 
 
-class Plan(_Part):
+class Plan(Record):
     """What an update of a stack would do.
 
     `weights_from` says where the weights before the update were read: in the cluster, or in the state of the last
@@ -283,33 +275,6 @@ def state_before(settings: Settings, steps: Sequence[Step]) -> dict[str, LiveSer
     routes = [old for kind, named in found.items() if kind in _route_kinds(settings) for old in named.values()]
     objects = Objects(found.get("Deployment", {}), found.get("Service", {}), routes)
     return {name: live_service(settings, name, objects) for name in settings.services}
-
-
-def without(plan: Plan, secrets: Iterable[str]) -> Plan:
-    """Return the plan with none of these texts in it, however they got there."""
-    hidden = sorted({text for text in secrets if len(text) >= _SHORTEST_SECRET} - _NO_SECRETS, key=len, reverse=True)
-    if not hidden:
-        return plan
-    pattern = re.compile("|".join(map(re.escape, hidden)))
-    cleared: Plan = _cleared(plan, pattern)
-    return cleared
-
-
-_NAMES: Final = frozenset({"stack", "name", "service", "object", "kind", "pack", "rule", "key"})
-
-
-def _cleared(part: Any, pattern: re.Pattern[str]) -> Any:  # noqa: ANN401 - a value of any type that a plan has
-    if isinstance(part, str):
-        return pattern.sub(SECRET, part)
-    if isinstance(part, tuple):
-        return tuple(_cleared(each, pattern) for each in part)
-    if isinstance(part, BaseModel):
-        # What is one of a few words of ours is no secret, and what a thing is called is no secret either: who knows the
-        # name would see in its place which one it is.
-        fixed = {name for name, known in type(part).model_fields.items() if "Literal" in str(known.annotation)} | _NAMES
-        values = {name: getattr(part, name) for name in type(part).model_fields if name not in fixed}
-        return part.model_copy(update={name: _cleared(value, pattern) for name, value in values.items()})
-    return part
 
 
 def _outcome(
@@ -529,10 +494,17 @@ def _route_kinds(settings: Settings) -> set[str]:
 
 
 def _objects(steps: Iterable[Step]) -> Iterator[ObjectPlan]:
-    """Yield what changes, in an order that the engine, which works on many objects at once, does not have."""
+    """Yield what changes, in an order that the engine, which works on many objects at once, does not have.
+
+    What is of no one service comes last: it changes with every weight and says least.
+    """
     order = list(_OPERATIONS)
     changing = [step for step in steps if step.op in order]
-    for step in sorted(changing, key=lambda step: (order.index(step.op), step.service or "", step.kind, step.name)):
+
+    def place(step: Step) -> tuple[object, ...]:
+        return order.index(step.op), step.service is None, step.service or "", step.kind, step.name
+
+    for step in sorted(changing, key=place):
         if _is_object(step):
             operation = _OPERATIONS[step.op]
             yield ObjectPlan(

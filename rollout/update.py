@@ -71,11 +71,10 @@ class Update:
         Raises:
             ClusterError: the API server refused, or gives back another weight.
         """
-        lowered = {name: change for name, change in self.changes.items() if change.lowers_to is not None}
-        for name, change in lowered.items():
-            if self.cluster:
-                weight = self.cluster.lower(name, change.lowers_to or 0).weight
-                yield f"{name}: {self.live[name].weight} → {weight} %, set ahead of all else and read back"
-        if any(change.replaces for change in lowered.values()):
+        lowered = {name: change.lowers_to for name, change in self.changes.items() if change.lowers_to is not None}
+        if self.cluster and lowered:
+            for name, split in self.cluster.lower(lowered).items():
+                yield f"{name}: {self.live[name].weight} → {split.weight} %, set ahead of all else and read back"
+        if any(self.changes[name].replaces for name in lowered):
             # The image that got requests is about to be replaced: first the router has to follow.
             time.sleep(self.settings.router_of_stack().sync_seconds)

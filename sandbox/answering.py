@@ -46,13 +46,21 @@ class AnsweringServer:
 
     `/metrics` answers in Prometheus's text format. It and the kubelet's probes are neither counted nor subject to
     errors and latency: a health endpoint that is fine while requests fail is the case that a canary is there to
-    find. `answered` counts the others.
+    find. `answered` counts the others. `log` takes a line for the start and for each error.
     """
 
-    def __init__(self, address: str, ports: Sequence[int], identity: Identity, faults: Callable[[], Faults]) -> None:
+    def __init__(
+        self,
+        address: str,
+        ports: Sequence[int],
+        identity: Identity,
+        faults: Callable[[], Faults],
+        log: Callable[[str], object],
+    ) -> None:
         self._address = address
         self._ports = ports
         self._faults = faults
+        self._log = log
         self._server = web.Server(self._handle, access_log=None)
         self._listeners: list[asyncio.Server] = []
         self._registry = CollectorRegistry()
@@ -96,6 +104,8 @@ class AnsweringServer:
         except OSError:
             self._stop_listening()
             raise
+        ports = ", ".join(map(str, self._ports)) or "none"
+        self._log(f"{self._identity.image} started; ports: {ports}")
 
     async def close(self, grace: float) -> None:
         """Refuse new connections, finish within `grace` seconds what is in flight, then reset what remains."""
@@ -148,6 +158,8 @@ class AnsweringServer:
         self.answered += 1
         self._count_answer[status]()
         self._observe_duration(time.perf_counter() - begin)
+        if failed:
+            self._log(f"ERROR {request.method} {request.path}: status {status}, ordered by error-rate")
         headers = {**self._headers, FAULT_HEADER: "error-rate"} if failed else self._headers
         return web.Response(
             status=status, body=json.dumps(answer).encode(), headers=headers, content_type="application/json"

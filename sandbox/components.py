@@ -119,7 +119,8 @@ class Components:
         self._awaited.remove(name)
 
     def _start_kubelet(self) -> int:
-        command = [sys.executable, "-m", "sandbox.kubelet", str(self._state.kubeconfig)]
+        files = map(str, (self._state.kubeconfig, *self._control_plane.certificate_and_key))
+        command = [sys.executable, "-m", "sandbox.kubelet", *files]
         return self._processes.start(command, self._log("kubelet"), os.environ)
 
     def _log(self, component: str) -> Path:

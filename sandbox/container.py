@@ -21,6 +21,7 @@ from lightkube.models.core_v1 import (
 
 from sandbox.answering import AnsweringServer, Identity
 from sandbox.configuration import Configuration, ConfigurationError
+from sandbox.container_log import ContainerLog
 from sandbox.faults import Faults, read_faults
 from sandbox.probes import Verdict, verdicts
 
@@ -59,7 +60,10 @@ class _CrashError(Exception):
 
 
 class AnsweringContainer:
-    """Plays one container; `status` is what the API server is to be told, `faults` is what it is ordered to do."""
+    """Plays one container; `status` is what the API server is to be told, `faults` is what it is ordered to do.
+
+    `log` is that of its last run, None before the first one, and `previous_log` that of the one before.
+    """
 
     def __init__(self, spec: Container, identity: Identity, surroundings: Surroundings, restart_count: int) -> None:
         self._spec = spec
@@ -71,6 +75,8 @@ class AnsweringContainer:
         self._problems: set[str] = set()
         self._updated = asyncio.Event()
         self._obeyed_crash = ""
+        self.log: ContainerLog | None = None
+        self.previous_log: ContainerLog | None = None
         self._server = self._new_server()
         self.status = ContainerStatus(
             name=spec.name,
@@ -104,8 +110,11 @@ class AnsweringContainer:
         backoff = _FIRST_BACKOFF_SECONDS
         while True:
             begin = _now()
+            self.previous_log, self.log = self.log, ContainerLog()
             crash = await self._live(begin)
             self._server.reset()
+            self._write(str(crash))
+            self.log.end()
             end = _now()
             self.status.lastState = ContainerState(
                 terminated=ContainerStateTerminated(
@@ -148,15 +157,22 @@ class AnsweringContainer:
 
     async def close(self, grace: float) -> None:
         """Refuse new connections, finish within `grace` seconds what is in flight, end."""
+        self._write("told to end: closing")
         await self._server.close(grace)
 
     def kill(self) -> None:
         """End at once, resetting what is in flight."""
         self._server.reset()
+        if self.log:
+            self.log.end()
 
     def _new_server(self) -> AnsweringServer:
         ports = [port.containerPort for port in self._spec.ports or () if port.protocol in (None, "TCP")]
-        return AnsweringServer(self._surroundings.address, ports, self._identity, lambda: self.faults)
+        return AnsweringServer(self._surroundings.address, ports, self._identity, lambda: self.faults, self._write)
+
+    def _write(self, text: str) -> None:
+        if self.log:
+            self.log.write(text)
 
     async def _pull(self) -> None:
         tag = self.status.image.rpartition("/")[2].partition(":")[2]
@@ -223,6 +239,8 @@ class AnsweringContainer:
             raise _CrashError(f"crash ordered after {faults.crash_after_seconds:g} s", _CRASH_EXIT_CODE)
         started = age >= faults.start_seconds
         if faults.refuse or not started:
+            if self._server.listening:
+                self._write("refusing connections, as ordered")
             self._server.reset()
         elif not self._server.listening:
             try:

@@ -141,6 +141,7 @@ class ControlPlane:
             f"--kwok-controller-binary={toolchain['kwok']}",
             "--extra-args=etcd=unsafe-no-fsync=true",  # nothing here outlives a crash of the machine
             f"--extra-args=kube-apiserver=advertise-address={NODE_ADDRESS}",
+            "--extra-args=kube-apiserver=kubelet-preferred-address-types=InternalIP",  # host names mean nothing here
             "--extra-args=kube-apiserver=service-cluster-ip-range=10.96.0.0/16",  # the default has 250
         )
 
@@ -176,9 +177,14 @@ class ControlPlane:
                     self.awaited = await self._missing(client)
                 await asyncio.sleep(_POLL_SECONDS)
 
+    @property
+    def certificate_and_key(self) -> tuple[Path, Path]:
+        """The files by which the cluster's own programs show who they are, as servers and as clients."""
+        return self._cluster / "pki" / "admin.crt", self._cluster / "pki" / "admin.key"
+
     def _credentials(self) -> ssl.SSLContext:
         tls = ssl.create_default_context(cafile=self._cluster / "pki" / "ca.crt")
-        tls.load_cert_chain(self._cluster / "pki" / "admin.crt", self._cluster / "pki" / "admin.key")
+        tls.load_cert_chain(*self.certificate_and_key)
         return tls
 
     async def _define(self, definition: _Definition, session: aiohttp.ClientSession) -> None:

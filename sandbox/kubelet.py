@@ -1,23 +1,25 @@
 """The kubelet of the sandbox's nodes: plays every pod bound to them with a server that really answers.
 
-Run as `python -m sandbox.kubelet KUBECONFIG` inside the sandbox's namespaces. It registers the nodes; kwok keeps
-them alive. What it cannot do for want of containers: run commands, mount volumes, keep logs. It shows what containers
-use, and in place of kube-state-metrics and of Prometheus's own discovery what Deployments and targets there are.
+Run as `python -m sandbox.kubelet KUBECONFIG CERTIFICATE KEY` inside the sandbox's namespaces. It registers the nodes;
+kwok keeps them alive. What it cannot do for want of containers: run commands, mount volumes. It shows what containers
+use and log, and in place of kube-state-metrics and of Prometheus's own discovery which Deployments and targets there
+are.
 """
 
 import asyncio
 import ipaddress
 import itertools
 import logging
+import ssl
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 import aiohttp
 import uvloop
 from aiohttp import web
 from lightkube import AsyncClient, KubeConfig
 from lightkube.core.exceptions import ApiError
-from lightkube.models.core_v1 import NodeAddress, NodeStatus, NodeSystemInfo
+from lightkube.models.core_v1 import DaemonEndpoint, NodeAddress, NodeDaemonEndpoints, NodeStatus, NodeSystemInfo
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.operators import BinaryOperator, SequenceOperator, not_equal
 from lightkube.resources.apps_v1 import Deployment
@@ -27,6 +29,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.registry import Collector
 
 from sandbox.configuration import Configuration
+from sandbox.container_log import ContainerLog, Wanted
 from sandbox.discovery import POD_PATH, SERVICE_PATH, pod_targets, service_targets
 from sandbox.kube_state_metrics import KubeStateMetrics
 from sandbox.network import CADVISOR_PATH, CLUSTER_METRICS_PORT, KUBELET_PORT, NODE_ADDRESS, POD_NETWORK
@@ -43,6 +46,7 @@ _ROOM = {"cpu": "1000", "memory": "1Ti", "ephemeral-storage": "1Ti", "pods": "10
 
 _BOUND: dict[str, str | BinaryOperator | SequenceOperator] = {"spec.nodeName": not_equal("")}
 _RETRY_SECONDS = 0.5
+_LOG_PATH = "/containerLogs/{namespace}/{pod}/{container}"
 
 
 class Kubelet:
@@ -97,6 +101,17 @@ class Kubelet:
     def pods(self) -> list[Pod]:
         """The pods that are played, as the API server has them."""
         return [pod.latest for pod, _ in self._pods.values()]
+
+    def log(self, namespace: str, pod: str, container: str, *, previous: bool) -> ContainerLog:
+        """Return the log of a container's present run, or the last one; `previous` is the one before.
+
+        Raises:
+            LookupError: there is none; says why.
+        """
+        for found, _ in self._pods.values():
+            if (found.namespace, found.name) == (namespace, pod):
+                return found.log(container, previous=previous)
+        raise LookupError(f'pod "{pod}" is not on this node')
 
     @property
     def addresses(self) -> dict[str, str]:
@@ -154,7 +169,13 @@ class Kubelet:
             systemUUID="",
         )
         addresses = [NodeAddress(NODE_ADDRESS, "InternalIP"), NodeAddress(name, "Hostname")]
-        status = NodeStatus(addresses=addresses, allocatable=_ROOM, capacity=_ROOM, nodeInfo=system)
+        status = NodeStatus(
+            addresses=addresses,
+            allocatable=_ROOM,
+            capacity=_ROOM,
+            daemonEndpoints=NodeDaemonEndpoints(DaemonEndpoint(Port=KUBELET_PORT)),  # the API server asks there
+            nodeInfo=system,
+        )
         try:
             await self._client.create(Node(metadata=ObjectMeta(name=name, labels=labels), status=status))
         except ApiError as error:
@@ -171,7 +192,7 @@ def _address(pod: Pod) -> str | None:
     return pod.status.podIP if pod.status else None
 
 
-async def _main(kubeconfig: str) -> None:
+async def _main(kubeconfig: str, certificate: str, key: str) -> None:
     async with (
         AsyncClient(KubeConfig.from_file(kubeconfig), trust_env=False) as client,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True, limit=0)) as session,
@@ -181,45 +202,67 @@ async def _main(kubeconfig: str) -> None:
         deployments, services, slices = Watched(Deployment), Watched(Service), Watched(EndpointSlice)
         for watched in (deployments, services, slices):
             tasks.create_task(watched.follow(client))
-        own = {CADVISOR_PATH: _metrics(Usage(kubelet.played))}
-        of_cluster = {
+        own: dict[str, Page] = {CADVISOR_PATH: _metrics(Usage(kubelet.played)), _LOG_PATH: _logs(kubelet)}
+        of_cluster: dict[str, Page] = {
             "/metrics": _metrics(KubeStateMetrics(deployments)),
             POD_PATH: _json(lambda: pod_targets(kubelet.pods)),
             SERVICE_PATH: _json(lambda: service_targets(slices.objects, services.objects, kubelet.pods)),
         }
-        for port, pages in ((KUBELET_PORT, own), (CLUSTER_METRICS_PORT, of_cluster)):
-            await _serve(port, pages)
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(certificate, key)
+        await _serve(KUBELET_PORT, own, tls)
+        await _serve(CLUSTER_METRICS_PORT, of_cluster, None)
         await kubelet.run()
 
 
-Page = Callable[[], web.Response]
+Page = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-async def _serve(port: int, pages: Mapping[str, Page]) -> None:
-    """Serve pages by their paths on the node's address; unlike a kubelet, without TLS and credentials."""
-
-    async def answer(request: web.Request) -> web.Response:
-        return pages[request.path]()
-
+async def _serve(port: int, pages: Mapping[str, Page], tls: ssl.SSLContext | None) -> None:
+    """Serve pages by their paths on the node's address; unlike a kubelet, whoever asks."""
     application = web.Application()
-    for path in pages:
-        application.router.add_get(path, answer)
-    runner = web.AppRunner(application, access_log=None)
+    for path, page in pages.items():
+        application.router.add_get(path, page)
+    # Who breaks off while following a log is noticed by that alone.
+    runner = web.AppRunner(application, access_log=None, handler_cancellation=True)
     await runner.setup()
-    await web.TCPSite(runner, NODE_ADDRESS, port).start()
+    await web.TCPSite(runner, NODE_ADDRESS, port, ssl_context=tls).start()
 
 
 def _metrics(collector: Collector) -> Page:
     registry = CollectorRegistry()
     registry.register(collector)
-    return lambda: web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    return answer
 
 
 def _json(look: Callable[[], object]) -> Page:
-    return lambda: web.json_response(look())
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response(look())
+
+    return answer
+
+
+def _logs(kubelet: Kubelet) -> Page:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        try:
+            wanted = Wanted.read(request.query)
+            log = kubelet.log(**request.match_info, previous=wanted.previous)
+        except (ValueError, LookupError) as error:
+            return web.Response(status=web.HTTPBadRequest.status_code, text=str(error))
+        response = web.StreamResponse(headers={"Content-Type": "text/plain"})
+        await response.prepare(request)
+        async for line in wanted.of(log):
+            await response.write(line)
+        return response
+
+    return answer
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # it would log every request
-    uvloop.run(_main(sys.argv[1]))
+    uvloop.run(_main(*sys.argv[1:]))

@@ -11,6 +11,7 @@ from lightkube.resources.core_v1 import Pod
 from sandbox.answering import Identity
 from sandbox.configuration import Configuration, ConfigurationError
 from sandbox.container import AnsweringContainer, Surroundings
+from sandbox.container_log import ContainerLog
 from sandbox.network import NODE_ADDRESS
 from sandbox.writer import Writer, reference
 
@@ -59,6 +60,25 @@ class AnsweringPod:
             container.update(_identity(pod, spec), pod.metadata.annotations or {})
         if pod.metadata.deletionTimestamp is not None:
             self._deleted.set()
+
+    def log(self, container: str, *, previous: bool) -> ContainerLog:
+        """Return the log of a container's present run, or of its last one; `previous` is the one before.
+
+        Raises:
+            LookupError: there is none; the message is a kubelet's (validateContainerLogStatus in pkg/kubelet).
+        """
+        found = next((each for each in self.containers if each.status.name == container), None)
+        if found is None:
+            raise LookupError(f'container "{container}" in pod "{self.name}" is not available')
+        # While it waits to be started again, the last run is both.
+        log = found.previous_log if previous and found.running else found.log
+        if log and not (previous and not found.status.lastState):
+            return log
+        if previous:
+            raise LookupError(f'previous terminated container "{container}" in pod "{self.name}" not found')
+        waiting = found.status.state and found.status.state.waiting
+        reason = f": {waiting.reason}" if waiting else ""
+        raise LookupError(f'container "{container}" in pod "{self.name}" is waiting to start{reason}')
 
     async def run(self) -> None:
         """Live until the object is deleted, then shut down as asked and remove it. Cancelling kills."""

@@ -13,6 +13,9 @@ from sandbox.processes import Processes
 from sandbox.scrape_jobs import INTERVAL
 from sandbox.state import StateFolder
 
+# Its certificate names no address, which the API server does not mind either.
+_KUBELET_TLS = {"scheme": "https", "tls_config": {"insecure_skip_verify": True}}
+
 
 class NotTakenOverError(Exception):
     """Prometheus does not answer, or refuses a configuration and keeps the one before; the message says why."""
@@ -70,7 +73,7 @@ class Prometheus:
     def _write(self, jobs: Sequence[Mapping[str, Any]], rules: Sequence[Path]) -> None:
         own = [
             _static_job("traefik", f"127.0.0.1:{self._proxy_admin_port}"),
-            _static_job("kubelet", f"{NODE_ADDRESS}:{KUBELET_PORT}", CADVISOR_PATH),
+            _static_job("kubelet", f"{NODE_ADDRESS}:{KUBELET_PORT}", CADVISOR_PATH) | _KUBELET_TLS,
             _static_job("kube-state-metrics", f"{NODE_ADDRESS}:{CLUSTER_METRICS_PORT}"),
         ]
         configuration = {

@@ -51,6 +51,8 @@ class Tally:
     """Time to each answer."""
     ordered_errors: int = 0
     """How many of the answers were errors by order."""
+    last_answers: dict[str, float] = field(default_factory=dict)
+    """When each version answered last, in seconds since the epoch."""
     failures: Counter[str] = field(default_factory=Counter)
     """How many requests failed, by reason."""
 
@@ -181,6 +183,7 @@ class Traffic:
                 tally.by_version[answer.version] += 1
                 tally.by_image[answer.image] += 1
                 tally.ordered_errors += answer.ordered_error
+                tally.last_answers[answer.version] = time.time()
                 tally.seconds.append(seconds)
         for window in windows:
             if window.tally.requests >= window.wanted:

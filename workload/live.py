@@ -18,6 +18,9 @@ FIELD_MANAGER: Final = "canary-service"
 OWNER_ANNOTATION: Final = "canary-service/stack"
 """Which stack an object belongs to, as PROJECT/STACK: two stacks that meet in a namespace leave each other alone."""
 
+ROLLED_BACK_ANNOTATION: Final = "canary-service/rolled-back"
+"""On a canary's Deployment: the image that was rolled back, so that no run tries it again unasked."""
+
 _CONTROLLERS: Final = frozenset({"kube-controller-manager"})
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 _NEVER_PAST: Final = datetime.max.replace(tzinfo=UTC)
@@ -31,7 +34,8 @@ class LiveDeployment:
     when there are none. `ready` is the number of ready pods. `declared_replicas` is None where somebody else than this
     program or an autoscaler has set their number. `generation` counts changes of the specification; `rolled_out` says
     whether its newest revision has ever been rolled out in full. Where something else has set the image,
-    `overridden_version` is the version of the one that this program had declared.
+    `overridden_version` is the version of the one that this program had declared. `rolled_back` is the image that a run
+    has rolled back, empty for none.
     """
 
     image: str
@@ -42,6 +46,7 @@ class LiveDeployment:
     generation: int
     rolled_out: bool
     overridden_version: str | None = None
+    rolled_back: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,11 @@ class LiveService:
     def weight(self) -> int:
         """Percent of the requests that go to the canary, as read back."""
         return self.split.weight if self.split else 0
+
+    @property
+    def stable_image(self) -> str | None:
+        """Stable's image; None when this program does not see stable's Deployment."""
+        return self.stable.image if self.stable else None
 
     @property
     def canary_image(self) -> str | None:
@@ -178,6 +188,13 @@ def changed_by_others(manifest: Manifest) -> set[str]:
     }
 
 
+def last_written(manifest: Manifest) -> float:
+    """Return when anybody has written to an object, but for its status, in seconds since the epoch; 0 if not known."""
+    entries: list[dict[str, Any]] = manifest["metadata"].get("managedFields") or []
+    times = [_time(entry) for entry in entries if entry.get("subresource") != "status" and entry.get("time")]
+    return max(times, default=_EPOCH).timestamp()
+
+
 def lacks(manifest: Manifest, declared: Manifest, *, keep_replicas: bool = False) -> bool:
     """Tell whether this program no longer owns a field of an object that it declares.
 
@@ -228,7 +245,7 @@ def _deployment(service: str, manifest: Manifest | None, replica_sets: Sequence[
     spec, uid = manifest["spec"], manifest["metadata"].get("uid")
     container = _container(service, spec)
     serving = {
-        _container(service, found["spec"])["image"]
+        image_of(service, found["spec"])
         for found in replica_sets
         if (found.get("status") or {}).get("readyReplicas")
         and any(owner["uid"] == uid for owner in found["metadata"].get("ownerReferences") or ())
@@ -251,7 +268,14 @@ def _deployment(service: str, manifest: Manifest | None, replica_sets: Sequence[
             "image",
         )
         else (manifest["metadata"].get("labels") or {}).get(VERSION_LABEL),
+        rolled_back=(manifest["metadata"].get("annotations") or {}).get(ROLLED_BACK_ANNOTATION, ""),
     )
+
+
+def image_of(service: str, spec: Mapping[str, Any]) -> str:
+    """Return the image of the service's container in the specification of a Deployment or ReplicaSet."""
+    image: str = _container(service, spec)["image"]
+    return image
 
 
 def _container(service: str, spec: Mapping[str, Any]) -> dict[str, Any]:

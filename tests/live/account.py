@@ -15,7 +15,7 @@ from sandbox.state import StateFolder
 from tests.live.scene import Scene
 
 ROLES = Path(__file__).parents[2] / "rbac"
-DEPLOY, PREVIEW = "canary-deploy", "canary-preview"
+DEPLOY, OBSERVE, PREVIEW = "canary-deploy", "canary-observe", "canary-preview"
 
 Right = tuple[str, str, str]
 """API group, resource, verb."""

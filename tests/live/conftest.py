@@ -15,11 +15,15 @@ from sandbox.toolchain.ensure import Toolchain, ensure
 
 FIRST = (
     "test_life_of_a_canary.py",
+    "test_run.py",
     "test_takeover.py",
     "test_other_routers.py",
     "test_conformance.py",
+    "test_release_commands.py",
     "test_monitoring.py",
     "test_recovery.py",
+    "test_verify.py",
+    "test_waves.py",
 )
 """These take minutes. Begun first, they leave no process with work while the others have none."""
 

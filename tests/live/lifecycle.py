@@ -6,12 +6,14 @@ import statistics
 import subprocess
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,6 +25,7 @@ from demo.measurement import Cluster, check_share, measure, settle
 from demo.stack import StackCopy
 from sandbox.lifecycle import Sandbox
 from sandbox.traffic import Failure, Traffic
+from tests.live.application import eventually
 from workload.labels import object_name
 
 SERVICES = {
@@ -107,6 +110,15 @@ class Tries:
         return {(status, service): int(float(count)) for status, service, count in found}
 
 
+def _answers(url: str) -> bool:
+    """Tell whether the proxy knows a route for this URL of the host, whatever comes back."""
+    try:
+        with _direct.open(urllib.request.Request(url, headers={"Host": HOST}), timeout=10):  # noqa: S310 - the sandbox's own
+            return True
+    except urllib.error.HTTPError as error:
+        return error.code != HTTPStatus.NOT_FOUND
+
+
 @dataclass
 class Life:
     """The stack, what it runs in, its traffic, and what is done to it.
@@ -129,6 +141,8 @@ class Life:
         for key, value in configuration.items():
             stack.set(key, value)
         observed = Cluster.of(sandbox)
+        # What another test has destroyed goes with the garbage collector, and the proxy routes by it until then.
+        eventually(lambda: not any(_answers(f"{sandbox.proxy_url}{path}") for path in SERVICES.values()))
         traffic = Traffic(sandbox.proxy_url, HOST, SERVICES, RATE, SENDERS)
         try:
             with Tries(sandbox.proxy_admin_url) as tries, traffic:

@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import shutil
 import signal
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -345,3 +347,32 @@ def test_a_killed_api_server_comes_back_and_pods_answer_all_the_while(make: Make
 
     eventually(answers)
     make(name="later").wait_until_served()
+
+
+def test_logs_are_read_by_kubectl_and_outlive_a_crash(
+    make: Make, sandbox: Sandbox, cluster: Client, namespace: str
+) -> None:
+    application = make(environment={"SANDBOX_ERROR_RATE": "1"}).wait_until_ready()
+    kubectl = shutil.which("kubectl", path=sandbox.environment["PATH"])
+    assert kubectl
+    pod = name(application.pod())
+
+    def logs(*options: str) -> list[str]:
+        command = [kubectl, "--namespace", namespace, "logs", pod, *options]
+        done = subprocess.run(command, env=dict(sandbox.environment), check=False, capture_output=True, text=True)
+        return (done.stdout + done.stderr).splitlines()
+
+    started = "registry.example/app:1.0 started; ports: 8080"
+    eventually(lambda: application.get("/failing").status_code == httpx2.codes.INTERNAL_SERVER_ERROR)
+    first, *errors = logs()
+    assert first == started
+    assert set(errors) == {"ERROR GET /failing: status 500, ordered by error-rate"}
+    assert logs("--tail", "1") == [errors[-1]]
+    assert "not found" in logs("--previous")[0]
+
+    application.order(crash="1")
+    eventually(lambda: restarts(application.pod()) == 1)
+    assert logs("--previous") == [first, *errors, "crash ordered (1)"]
+    assert eventually(logs)[0] == started
+    cluster.delete(Pod, pod, namespace=namespace)
+    assert logs("--follow")[-1] == "told to end: closing"

@@ -1,6 +1,8 @@
 """A stack deploys what watches it, and that tells a canary that fails and a share that is not the declared one."""
 
+import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +12,22 @@ from lightkube import Client
 from lightkube.generic_resource import create_namespaced_resource
 from lightkube.resources.core_v1 import ConfigMap
 
-from observability.manifests import SCRAPE_INTERVAL
-from observability.queries import SOURCES, TRACK, Scope, track_error_ratio, track_rate
+from observability.queries import (
+    SOURCES,
+    TRACK,
+    Scope,
+    track_error_ratio,
+    track_latency,
+    track_rate,
+    track_share,
+)
 from observability.recorded import INTERVAL_SECONDS, track_rate_over
 from observability.rules import SETTLE_SECONDS
 from sandbox.lifecycle import Sandbox
-from sandbox.toolchain.ensure import Toolchain
 from sandbox.traffic import Traffic
+from tests.live.account import DEPLOY, Account, install
 from tests.live.application import eventually
 from tests.live.scene import CANARY, GOOD_CANARY, NAME, PATHS, RATE, Scene
-from tests.unit import promtool
 
 GROUP = "monitoring.coreos.com"
 PodMonitor = create_namespaced_resource(GROUP, "v1", "PodMonitor", "podmonitors")
@@ -28,7 +36,6 @@ OBJECTS = ((PodMonitor, "PodMonitor"), (PrometheusRule, "PrometheusRule"), (Conf
 OBJECT = "macromind-dev"
 RECORDED_SERIES = 28.0
 """Of a service with a canary; docs/monitoring.md says so."""
-SCRAPE_SECONDS = int(SCRAPE_INTERVAL.removesuffix("s"))
 
 HEADER = {"header": {"name": "X-Canary", "value": "true"}}
 WEIGHT = "nginx.ingress.kubernetes.io/canary-weight"
@@ -53,6 +60,11 @@ class Prometheus:
 
     def firing(self) -> set[str]:
         found = self.ask(f'ALERTS{{alertstate="firing",namespace="{self._scene.namespace}"}}')
+        return {dict(series)["alertname"] for series in found}
+
+    def fired(self) -> set[str]:
+        """Return what fired in the last quarter of an hour, however shortly."""
+        found = self.ask(f'present_over_time(ALERTS{{alertstate="firing",namespace="{self._scene.namespace}"}}[15m])')
         return {dict(series)["alertname"] for series in found}
 
     def watches(self) -> bool:
@@ -86,12 +98,10 @@ def there(scene: Scene) -> set[str]:
     return {name for kind, name in OBJECTS if scene.get(kind, OBJECT)}
 
 
-def order(scene: Scene, rate: str | None) -> None:
-    """Have the canary's pods fail this part of their requests."""
+def order(scene: Scene, what: str, value: str | None) -> None:
+    """Have the canary's pods fail a part of their requests (error-rate), or take longer (latency-seconds)."""
     for pod in scene.pods("canary"):
-        scene.kubectl(
-            "annotate", "--overwrite", "pod", pod, f"sandbox/error-rate={rate}" if rate else "sandbox/error-rate-"
-        )
+        scene.kubectl("annotate", "--overwrite", "pod", pod, f"sandbox/{what}={value}" if value else f"sandbox/{what}-")
 
 
 def test_a_shift_changes_the_route_and_the_declared_weight_alone(scene: Scene) -> None:
@@ -133,10 +143,30 @@ def test_what_others_do_to_monitoring_is_put_back_and_what_is_switched_off_goes(
     assert there(scene) == set()
 
 
+def test_an_account_that_may_not_read_monitoring_is_told_what_helps(scene: Scene, tmp_path: Path) -> None:
+    install(scene, tmp_path)
+    scene.configure(weight=20, canary=GOOD_CANARY)
+    roles = json.loads(scene.kubectl("get", "role", DEPLOY, "--output", "json"))
+    roles["rules"] = [rule for rule in roles["rules"] if rule["apiGroups"] != [GROUP]]
+    (tmp_path / "role.json").write_text(json.dumps(roles))
+    scene.kubectl("replace", "--filename", str(tmp_path / "role.json"))
+    limited = replace(scene, stack=Account.of(scene, DEPLOY, tmp_path).scene.stack)
+
+    message = limited.up_refused().message
+    assert 'cannot list resource "prometheusrules"' in message
+    assert "pulumi config set --path monitoring.enabled false" in message
+    assert "Traceback" not in message
+
+    limited.stack.set("monitoring.enabled", "false")
+    limited.up()
+    assert there(scene) == set()
+
+
 def test_the_queries_count_exactly_what_was_sent(scene: Scene, prometheus: Prometheus) -> None:
     scene.configure(weight=0, canary=GOOD_CANARY | HEADER)
     scene.up()
     scene.settle()
+    order(scene, "latency-seconds", "0.2")
     answers: Counter[tuple[str, int]] = Counter()
     with httpx2.Client(trust_env=False, base_url=scene.sandbox.proxy_url) as http:
 
@@ -149,7 +179,7 @@ def test_the_queries_count_exactly_what_was_sent(scene: Scene, prometheus: Prome
 
         eventually(lambda: answered("canary") == ("canary", 200))
         assert {answered("stable") for _ in range(37)} == {("stable", 200)}
-        order(scene, "1")
+        order(scene, "error-rate", "1")
         eventually(lambda: answered("canary") == ("canary", 500))
         assert {answered("canary") for _ in range(11)} == {("canary", 500)}
     sent = {track: answers[track, 200] + answers[track, 500] for track in ("stable", "canary")}
@@ -158,10 +188,16 @@ def test_the_queries_count_exactly_what_was_sent(scene: Scene, prometheus: Prome
         labels(app=NAME, version="stable"): 0.0,
         labels(app=NAME, version="canary"): answers["canary", 500] / sent["canary"],
     }
+    shares = {labels(app=NAME, version=track): sent[track] / sum(sent.values()) for track in sent}
     for source in ("application", "traefik"):
         scope = Scope(scene.namespace, (NAME,))
         eventually(lambda: prometheus.ask(_counted(track_rate(SOURCES[source], scope))) == expected)  # noqa: B023 - used at once
         assert prometheus.ask(_counted(track_error_ratio(SOURCES[source], scope))) == pytest.approx(ratios)
+        assert prometheus.ask(_counted(track_share(SOURCES[source], scope))) == pytest.approx(shares)
+        seconds = prometheus.ask(_counted(track_latency(SOURCES[source], scope, 0.95)))
+        assert seconds.keys() == shares.keys()
+        stable, canary = (seconds[labels(app=NAME, version=track)] for track in ("stable", "canary"))
+        assert stable < 0.1 < canary <= 0.25  # the bucket that 0.2 s falls into
 
 
 def _counted(query: str) -> str:
@@ -180,17 +216,13 @@ def test_a_failing_canary_and_a_weight_set_by_hand_fire_their_alerts_alone_and_b
         eventually(lambda: prometheus.ask(recorded) == {labels(): RECORDED_SERIES}, 2 * INTERVAL_SECONDS)
         assert prometheus.firing() == set()
 
-        order(scene, "0.3")
-        eventually(lambda: prometheus.firing() == {"CanaryErrorRatioHigh"}, 2 * INTERVAL_SECONDS + SCRAPE_SECONDS)
-        order(scene, None)
+        order(scene, "error-rate", "0.3")
+        eventually(lambda: prometheus.firing() == {"CanaryErrorRatioHigh"}, 2 * INTERVAL_SECONDS)
+        order(scene, "error-rate", None)
         eventually(lambda: prometheus.firing() == set(), 4 * INTERVAL_SECONDS)
 
         scene.kubectl("annotate", "--overwrite", "ingress", CANARY, f"{WEIGHT}=90")
         eventually(lambda: prometheus.firing() == {"CanaryShareOffWeight"}, SETTLE_SECONDS + 4 * INTERVAL_SECONDS)
         scene.up()
         eventually(lambda: prometheus.firing() == set(), 4 * INTERVAL_SECONDS)
-
-
-def test_the_rules_do_what_their_tests_say(toolchain: Toolchain, tmp_path: Path) -> None:
-    for suite in sorted(promtool.SUITES.glob("*.yaml")):
-        promtool.play(toolchain.promtool, suite, tmp_path, promtool.settings())
+        assert prometheus.fired() == {"CanaryErrorRatioHigh", "CanaryShareOffWeight"}

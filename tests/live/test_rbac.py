@@ -1,5 +1,7 @@
 """The roles in rbac/ are enough for all that is done under them, and no right in them is left unused."""
 
+import json
+import subprocess
 from collections.abc import Iterable
 from functools import partial
 from itertools import product
@@ -10,9 +12,11 @@ import pytest
 import yaml
 from lightkube import Client
 
+from demo.stack import CHECKOUT
+from rollout.doctor import CHECKS
 from routing.registry import ROUTERS
 from sandbox.lifecycle import Sandbox
-from tests.live.account import DEPLOY, PREVIEW, ROLES, Account, Right, install
+from tests.live.account import DEPLOY, OBSERVE, PREVIEW, ROLES, Account, Right, install
 from tests.live.application import eventually
 from tests.live.scene import CANARY, CANARY_IMAGE, GOOD_CANARY, NAME, STABLE_IMAGE, Scene
 
@@ -149,6 +153,58 @@ def test_a_preview_needs_no_right_to_write_and_shows_what_one_with_it_shows(scen
     assert f"PodDisruptionBudget {NAME} is missing" in told
 
     assert reader.used(allowed=True) == granted(PREVIEW)
+
+
+def test_the_observe_role_is_what_the_doctor_asks_for(scene: Scene, tmp_path: Path) -> None:
+    crashing = {"SANDBOX_CRASH_AFTER_SECONDS": "0.2", "SANDBOX_START_SECONDS": "600"}
+    scene.configure(canary=GOOD_CANARY | {"env": crashing})
+    scene.up_refused()
+    account = Account.of(scene, OBSERVE, tmp_path)
+
+    found = examined(account)
+
+    assert found["crashes", NAME] == "problem"
+    assert found["namespace", None] == "ok"  # who may list in it has it
+    in_vain: set[Right] = {("", "namespaces", "get"), ("networking.k8s.io", "ingressclasses", "list")}
+    unknown = {check for (check, _), state in found.items() if state == "unknown"}
+    assert unknown == {"ingress-class", "retired-controller", "share"}
+    assert account.used(allowed=True) == granted(OBSERVE)
+    assert account.used(allowed=False) == in_vain
+
+    scene.kubectl("create", "clusterrole", f"{scene.namespace}-classes", "--verb=list", "--resource=ingressclasses")
+    scene.kubectl(
+        "create",
+        "clusterrolebinding",
+        f"{scene.namespace}-classes",
+        f"--clusterrole={scene.namespace}-classes",
+        f"--serviceaccount={scene.namespace}:{OBSERVE}",
+    )
+    eventually(lambda: examined(account)["ingress-class", None] == "ok")
+
+
+def test_what_an_account_may_not_read_is_unknown_to_the_doctor_and_never_ok(scene: Scene, tmp_path: Path) -> None:
+    scene.deploy()
+    found = examined(Account.of(scene, PREVIEW, tmp_path))
+
+    unread = {"Pod", "ReplicaSet", "EndpointSlice", "IngressClass"}
+    needing = {each.id for each in CHECKS if unread & set(each.needs)}
+    assert {check for (check, _), state in found.items() if state == "unknown"} == needing | {"share"}
+    assert "problem" not in found.values()
+
+
+def examined(account: Account) -> dict[tuple[str, str | None], str]:
+    """Return the state of each check by its id and the service, as `canary doctor` tells them under an account."""
+    stack = account.scene.stack
+    done = subprocess.run(
+        [CHECKOUT / "cli" / "canary", "doctor", "--stack", stack.name, "--json"],
+        cwd=stack.folder,
+        env=dict(stack.environment),
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode in {0, 6}, done.stderr
+    return {(each["check"], each["service"]): each["state"] for each in json.loads(done.stdout)["diagnoses"]}
 
 
 IN_THE_ORDER_OF_THEIR_USE: list[Right] = [

@@ -42,7 +42,7 @@ def write_rules(folder: Path, of: Settings) -> Path:
 
 
 def found() -> str:
-    """Return where promtool is; without it, skip. `make test` makes it, and tests/live/test_monitoring.py needs it."""
+    """Return where promtool is; without it, skip. `make test` makes it before the unit tests."""
     installed = shutil.which("promtool")
     built = None if installed else locate().get("promtool")
     return installed or (

@@ -8,8 +8,8 @@ import pytest
 from pydantic import BaseModel
 
 import config.loader
-from config.loader import ConfigError, Problem, load
-from config.settings import CanarySettings, ServiceSettings
+from config.loader import ConfigError, Location, Problem, load
+from config.settings import CanarySettings, GateSettings, RolloutSettings, ServiceSettings
 from routing.nginx import Nginx
 from routing.router import Feature
 from routing.split import Entry, Match, SessionAffinity, Track
@@ -24,9 +24,9 @@ def raw(services: dict[str, Any] | None = None, **scalars: str) -> dict[str, str
     return values | {"services": json.dumps({"auth-service": SERVICE} if services is None else services)}
 
 
-def problems(values: dict[str, str], secret_keys: tuple[str, ...] = ()) -> dict[str, Problem]:
+def problems(values: dict[str, str], encrypted: tuple[str | Location, ...] = ()) -> dict[str, Problem]:
     with pytest.raises(ConfigError) as caught:
-        load(values, secret_keys)
+        load(values, encrypted)
     return {problem.key: problem for problem in caught.value.problems}
 
 
@@ -231,7 +231,6 @@ def test_all_problems_come_in_one_message() -> None:
         "router",
         "canaryWeight",
         "services.Bad",
-        "services.Bad.path",
         "services.auth-service.replicas",
         "services.auth-service.canary.image",
         "services.auth-service.canary.weight",
@@ -345,6 +344,47 @@ def test_an_empty_tls_secret_means_none() -> None:
 )
 def test_what_the_api_server_or_router_would_refuse_is_refused_before(change: dict[str, object]) -> None:
     assert problems(raw({"auth-service": SERVICE | change}))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("monitoring.source", "datadog"),
+        ("monitoring.objective", "100"),
+        ("monitoring.objective", "99,9"),
+        ("monitoring.canaryMaxAgeHours", "24h"),
+        ("monitoring.metricsPort", "9090"),
+        ("monitoring.metricsPath", "/metrics?all"),
+        ("monitoring.dashboardTitle", ""),
+        ("monitoring.runbookUrl", "https://wiki.example/{{.Page}}"),
+        ("monitoring.runbookUrl", "https://wiki.example/page#part"),
+        ("monitoring.enabled", "maybe"),
+        ("rollout.gates.errorRateDifference", "5%"),
+        ("rollout.gates.latencyRatio", "NaN"),
+        ("rollout.gates.minRequests", "0"),
+        ("rollout.gates.weightDifference", "100"),
+    ],
+)
+def test_what_would_make_rules_wrong_is_refused_with_an_example(path: str, value: str) -> None:
+    *parents, key = path.split(".")
+    content: object = {key: value}
+    for parent in reversed(parents[1:]):
+        content = {parent: content}
+
+    found = problems(raw() | {parents[0]: json.dumps(content)})
+
+    assert found.keys() == {path}
+    assert found[path].fix.startswith(f"pulumi config set --path {path} ")
+
+
+@pytest.mark.parametrize(
+    "labels", [{"rel ease": "x"}, {"release": "a b"}, {"release": "x" * 64}, {"app.kubernetes.io/instance": "x"}]
+)
+@pytest.mark.parametrize("key", ["labels", "dashboardLabels"])
+def test_what_is_no_label_of_monitoring_objects_is_refused_with_what_is(key: str, labels: dict[str, str]) -> None:
+    (problem,) = problems(raw() | {"monitoring": json.dumps({key: labels})}).values()
+
+    assert "at most 63" in problem.allowed
 
 
 @pytest.mark.parametrize(
@@ -474,6 +514,28 @@ def test_values_of_a_secret_reach_no_message_even_when_the_configuration_is_not_
     assert len(caught.value.problems) == 3
     assert "hunter2" not in str(caught.value)
     assert "hunter2" not in str(problems(of(secert={"data": {"TOKEN": "hunter2"}})))
+
+
+def test_only_what_is_encrypted_is_hidden() -> None:
+    service = SERVICE | {"env": {"TOKEN": ["hunter2"]}, "replicas": "many", "path": "hunter2"}
+    values = raw({"auth-service": service, "Cart": SERVICE | {"env": {"TOKEN": "hunter2"}}}, canaryWeight="fifty")
+    own = ("services", "auth-service")
+
+    found = problems(values, ((*own, "env", "TOKEN"), (*own, "path"), ("services", "Cart", "env", "TOKEN")))
+
+    assert {key: problem.value for key, problem in found.items()} == {
+        "canaryWeight": "fifty",
+        "services.Cart": "Cart",
+        "services.auth-service.env.TOKEN": "(secret)",
+        "services.auth-service.path": "(secret)",
+        "services.auth-service.replicas": "many",
+    }
+
+
+def test_a_map_that_holds_something_encrypted_is_hidden() -> None:
+    found = problems(of(replicas={"a": "hunter2"}), (("services", "auth-service", "replicas", "a"),))
+
+    assert found["services.auth-service.replicas"].value == "(secret)"
 
 
 def test_no_fix_repeats_what_is_encrypted() -> None:
@@ -622,6 +684,175 @@ def test_no_other_largest_step_is_taken(rollout: str) -> None:
 
 def test_a_rollout_that_is_no_map_is_removed_and_not_taken_for_services() -> None:
     assert problems(raw() | {"rollout": "fast"})["rollout"].fix == "pulumi config rm rollout"
+
+
+def rollout(**keys: object) -> dict[str, str]:
+    return raw() | {"rollout": json.dumps(keys)}
+
+
+@pytest.mark.parametrize(
+    ("keys", "refused"),
+    [
+        ({"maxStep": 0, "steps": [5, 20]}, {"rollout.maxStep"}),
+        ({"steps": [-60, 5]}, {"rollout.steps[0]"}),
+        ({"stepSeconds": 0}, {"rollout.stepSeconds"}),
+        ({"gates": {"queries": {"bad name": {"query": "up"}}}}, {'rollout.gates.queries["bad name"]'}),
+    ],
+)
+def test_nothing_is_to_be_mended_because_of_what_is_refused_itself(keys: dict[str, object], refused: set[str]) -> None:
+    assert set(problems(rollout(**keys))) == refused
+
+
+def query(**keys: object) -> dict[str, str]:
+    return rollout(gates={"queries": {"logins": keys}})
+
+
+@pytest.mark.parametrize(
+    ("values", "key", "value", "allowed", "fix"),
+    [
+        (
+            rollout(steps=[5, 20, 20]),
+            "rollout.steps[2]",
+            "20",
+            "a weight above rollout.steps[1] = 20: steps rise",
+            "pulumi config rm --path 'rollout.steps[2]'",
+        ),
+        (
+            rollout(steps=[0, 20]),
+            "rollout.steps[0]",
+            "0",
+            "a weight above 0: steps rise",
+            "pulumi config rm --path 'rollout.steps[0]'",
+        ),
+        (
+            rollout(steps=["10", "80", "100"]),
+            "rollout.steps[1]",
+            "80",
+            "a weight at most rollout.maxStep = 50 points above rollout.steps[0] = 10",
+            "pulumi config set --path 'rollout.steps[1]' 60",
+        ),
+        (
+            rollout(steps=[30], maxStep=20),
+            "rollout.steps[0]",
+            "30",
+            "a weight at most rollout.maxStep = 20 points above 0",
+            "pulumi config set --path 'rollout.steps[0]' 20",
+        ),
+        (
+            rollout(sampleSeconds=60, stepSeconds="30"),
+            "rollout.sampleSeconds",
+            "60",
+            "at most rollout.stepSeconds = 30: a step has to be looked at",
+            "pulumi config set --path rollout.sampleSeconds 30",
+        ),
+        (
+            rollout(stepSeconds=30),
+            "rollout.sampleSeconds",
+            "60",
+            "at most rollout.stepSeconds = 30: a step has to be looked at",
+            "pulumi config set --path rollout.sampleSeconds 30",
+        ),
+        (
+            rollout(approvals=[20, 30]),
+            "rollout.approvals[1]",
+            "30",
+            "one of rollout.steps, 5, 20, 50, 100",
+            "pulumi config rm --path 'rollout.approvals[1]'",
+        ),
+        (
+            query(query="up"),
+            "rollout.gates.queries.logins.max",
+            "(missing)",
+            "a number, unless there is a min: without either, no value would be wrong",
+            "pulumi config set --path rollout.gates.queries.logins.max 10",
+        ),
+        (
+            query(query="up", min=3, max="2.5"),
+            "rollout.gates.queries.logins.min",
+            "3",
+            "at most rollout.gates.queries.logins.max",
+            "pulumi config rm --path rollout.gates.queries.logins.min",
+        ),
+        (
+            rollout(gates={"maxCpuPercent": 90}),
+            "services.auth-service.resources.limits.cpu",
+            "(missing)",
+            "a quantity: rollout.gates.maxCpuPercent is percent of it",
+            "pulumi config set --path services.auth-service.resources.limits.cpu 500m",
+        ),
+    ],
+)
+def test_keys_of_a_rollout_that_contradict_each_other_are_named_one_by_one(
+    values: dict[str, str], key: str, value: str, allowed: str, fix: str
+) -> None:
+    assert problems(values) == {key: Problem(key, value, allowed, fix)}
+
+
+def test_a_rollout_within_its_limits_is_taken() -> None:
+    declared = load(
+        rollout(
+            steps=["1", 50, 100],
+            stepSeconds=60,
+            sampleSeconds=60,
+            approvals=[50],
+            gates={"queries": {"logins": {"query": "up", "min": 2, "max": 2}}, "maxMemoryPercent": None},
+        )
+    ).rollout
+
+    assert declared.steps == (1, 50, 100)
+    assert declared.approvals == (50,)
+    assert declared.gates.max_memory_percent is None
+    assert load(rollout(maxStep=10)).rollout.steps == (5, 20, 50, 100)
+    limited = {"resources": {"limits": {"cpu": "1"}}}
+    for service in (limited, {"podTemplatePatch": {"spec": {"nodeName": "x"}}}):
+        assert refusals(rollout(gates={"maxCpuPercent": 90}) | {"services": of(**service)["services"]}) == ()
+
+
+@pytest.mark.parametrize(
+    ("keys", "key"),
+    [
+        ({"steps": []}, "rollout.steps"),
+        ({"steps": "5"}, "rollout.steps"),
+        ({"steps": [5, 101]}, "rollout.steps[1]"),
+        ({"steps": [5, "half"]}, "rollout.steps[1]"),
+        ({"order": "random"}, "rollout.order"),
+        ({"holdSeconds": -1}, "rollout.holdSeconds"),
+        ({"prometheusUrl": "prometheus:9090"}, "rollout.prometheusUrl"),
+        ({"gates": {"confidence": 100}}, "rollout.gates.confidence"),
+        ({"gates": {"errorRateDifference": 0}}, "rollout.gates.errorRateDifference"),
+        ({"gates": {"latencyRatio": 0.9}}, "rollout.gates.latencyRatio"),
+        ({"gates": {"minRequests": 0}}, "rollout.gates.minRequests"),
+        ({"gates": {"maxMemoryPercent": 101}}, "rollout.gates.maxMemoryPercent"),
+        ({"gates": {"queries": {"a b": {"query": "up", "max": 1}}}}, 'rollout.gates.queries["a b"]'),
+        ({"gates": {"queries": {"a": {"max": 1}}}}, "rollout.gates.queries.a.query"),
+        ({"gates": {"queries": {"a": {"query": "up", "max": float("nan")}}}}, "rollout.gates.queries.a.max"),
+        ({"gates": {"queries": {"a": {"query": "up", "max": "many"}}}}, "rollout.gates.queries.a.max"),
+        ({"gates": {"webhookUrl": "gate"}}, "rollout.gates.webhookUrl"),
+    ],
+)
+def test_values_of_a_rollout_that_mean_nothing_are_told_with_their_key(keys: dict[str, object], key: str) -> None:
+    found = problems(rollout(**keys))
+
+    assert key in found
+    assert found[key].fix.startswith("pulumi config ")
+
+
+def test_a_url_that_is_none_is_not_shown_because_it_may_hold_a_token() -> None:
+    found = problems(rollout(webhookUrl="ftp://me:hunter2@host/T0KEN", prometheusUrl="hunter2"))
+
+    assert set(found) == {"rollout.webhookUrl", "rollout.prometheusUrl"}
+    assert "hunter2" not in str(found)
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, 5, -1.5, "x", [], {}, [{}], [None], {"a": 5}, {"a": {}}, {"a": {"min": []}}]
+)
+def test_whatever_stands_under_a_key_of_a_rollout_is_taken_or_told_as_a_problem(value: object) -> None:
+    for model, holder in ((RolloutSettings, ()), (GateSettings, ("gates",))):
+        for field in model.model_fields.values():
+            keys = {field.alias or "": value}
+            nested = {"gates": keys} if holder else keys
+            assert all(problem.fix.startswith("pulumi config ") for problem in refusals(rollout(**nested)))
 
 
 def test_with_an_autoscaler_a_track_begins_with_the_fewest_it_may_have() -> None:

@@ -9,6 +9,8 @@ import pytest
 from pydantic import BaseModel
 
 from config.settings import Settings
+from rollout.events import EVENTS, AnyEvent
+from rollout.summary import RunSummary
 from tests import conformance
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +32,23 @@ def test_the_reference_names_every_configuration_key(model: type[BaseModel]) -> 
     ]
 
     assert missing == []
+
+
+def test_the_journal_s_document_has_every_event_and_field() -> None:
+    text = (ROOT / "docs/journal.md").read_text()
+
+    for model in models(AnyEvent):
+        fields = {field.alias or name for name, field in model.model_fields.items()}
+        assert {name for name in fields if not re.search(rf"`{name}`", text)} == set(), model
+    for kind in EVENTS.json_schema()["discriminator"]["mapping"]:
+        assert re.search(rf"^### .*`{kind}`", text, re.MULTILINE), kind
+
+
+@pytest.mark.parametrize("model", sorted(models(RunSummary), key=str))
+def test_the_journal_s_document_has_every_field_of_a_run_in_numbers(model: type[BaseModel]) -> None:
+    text = (ROOT / "docs/journal.md").read_text()
+
+    assert {field.alias for field in model.model_fields.values() if f"`{field.alias}`" not in text} == set()
 
 
 def test_every_make_target_of_the_documents_exists() -> None:

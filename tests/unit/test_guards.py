@@ -183,6 +183,13 @@ class TestAnotherImage:
 
         assert fixes == {f"services.{NAME}.canary.image": f"pulumi config set --path {self.key} {CANARY}"}
 
+    def test_what_else_can_be_done_is_a_command(self) -> None:
+        with pytest.raises(RefusedError) as caught:
+            transitions(declared(20, canary={"image": NEXT}), {NAME: running(20)}, STACK)
+
+        (problem,) = caught.value.problems
+        assert f"`canary abort --service {NAME}`" in problem.allowed
+
     def test_it_may_replace_the_one_that_was_named_and_no_other(self) -> None:
         assert transition(declared(20, canary={"image": NEXT, "replaces": CANARY}), running(20)).replaces
         assert refused(declared(20, canary={"image": NEXT, "replaces": STABLE}), running(20))

@@ -73,10 +73,12 @@ def test_prometheus_finds_its_objects_and_grafana_its_own_by_their_labels() -> N
 
 
 def test_names_of_objects_are_valid_and_differ_by_stack() -> None:
-    names = [monitoring_name("My_Shop", stack) for stack in ("dev", "prod.eu", "x" * 60, "x" * 61)]
+    assert monitoring_name("my-shop", "dev") == "my-shop-dev"
+    stacks = [("my-shop", "dev"), ("my", "shop-dev"), ("My_Shop", "dev"), ("my.shop", "dev"), ("my-shop", "Dev")]
+    stacks += [("shop", "x" * 60), ("shop", "x" * 61), ("___", "._."), ("a" * 30, "b-" * 20)]
+    names = [monitoring_name(*each) for each in stacks]
 
-    assert names[:2] == ["my-shop-dev", "my-shop-prod-eu"]
-    assert len(set(names)) == 4
+    assert len(set(names)) == len(stacks)
     for name in names:
         assert re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name)
         assert len(name) <= 40

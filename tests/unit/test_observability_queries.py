@@ -2,20 +2,24 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import get_args
 
 import pytest
+import yaml
 
 from config.settings import SourceName
 from observability.queries import (
     SOURCES,
     MetricSource,
     Scope,
+    request_rate,
     track_error_ratio,
     track_latency,
     track_rate,
     track_share,
 )
+from tests.unit import promtool
 
 SCOPE = Scope("shop", ("cart", "pay"))
 QUERIES: dict[str, Callable[[MetricSource], str]] = {
@@ -23,6 +27,7 @@ QUERIES: dict[str, Callable[[MetricSource], str]] = {
     "errors": lambda source: track_error_ratio(source, SCOPE),
     "latency": lambda source: track_latency(source, SCOPE, 0.95),
     "share": lambda source: track_share(source, SCOPE),
+    "both tracks": lambda source: request_rate(source, SCOPE.namespace, SCOPE.services),
 }
 
 
@@ -40,6 +45,18 @@ def test_each_query_is_balanced_and_leaves_no_placeholder(source: str, query: st
         assert outside.count(pair[0]) == outside.count(pair[1])
     assert "SERVICES" not in text
     assert "NAMESPACE" not in text
+
+
+def test_promtool_takes_every_query_of_every_source(tmp_path: Path) -> None:
+    rules = [
+        {"record": "query", "expr": query(source), "labels": {"source": name, "query": what}}
+        for name, source in SOURCES.items()
+        for what, query in QUERIES.items()
+    ]
+    file = tmp_path / "queries.yaml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": rules}]}))
+
+    assert f"{len(rules)} rules found" in promtool.run(promtool.found(), "check", "rules", file)
 
 
 def relabelled(source: str, **labels: str) -> dict[str, str]:

@@ -25,8 +25,8 @@ from rollout.plan import (
     removed_services,
     stack_of,
     state_before,
-    without,
 )
+from rollout.redaction import without
 from workload.live import LiveService
 
 ROOT = Path(__file__).parents[2]
@@ -173,6 +173,28 @@ def test_objects_are_named_with_what_changes_in_them() -> None:
         "delete Service cart-canary",
     ]
     assert "~ Deployment cart: label version, pod labels, image" in text.render(plan)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (("spec.groups[0].rules[3].expr", "spec.groups[0].rules[4].expr"), "declared weights"),
+        (("spec.groups[0].rules[3].labels.image", "spec.groups[1].rules[17].expr"), "declared weights, rules"),
+    ],
+)
+def test_what_changes_in_the_rules_is_said_in_words(fields: tuple[str, ...], said: str) -> None:
+    rule = ObjectPlan(operation="update", kind="PrometheusRule", name="shop-dev", fields=fields)
+
+    assert text.render(plan_of("shift").model_copy(update={"objects": (rule,)})).endswith(
+        f"~ PrometheusRule shop-dev: {said}\n"
+    )
+
+
+def test_what_is_of_no_one_service_comes_last_among_the_objects() -> None:
+    services = [each.service for each in plan_of("first").objects]
+
+    assert services == sorted(services, key=lambda name: name is None)
+    assert None in services
 
 
 def test_what_stays_in_the_cluster_is_not_said_to_be_deleted() -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import runpy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import yaml
 from pulumi.runtime.config import set_all_config
 from pulumi.runtime.stack import Stack
 
+from cluster.errors import ClusterError
 from config.loader import load
 from config.settings import Settings
 from demo.stack import CONFIGURATION
@@ -68,6 +69,7 @@ class EmptyCluster:
     lowered: list[tuple[str, int]]
     routed: list[str]
     live: dict[str, LiveService]
+    has_operator: bool
 
     def __init__(self, _: object, settings: Settings) -> None:
         self.settings = settings
@@ -76,17 +78,20 @@ class EmptyCluster:
         return True
 
     def knows_monitoring(self) -> bool:
-        return True
+        return self.has_operator
 
     def read(self) -> dict[str, LiveService]:
         return {name: self.live.get(name, LiveService()) for name in self.settings.services}
 
-    def lower(self, name: str, weight: int) -> Split:
-        split = self.live[name].split
-        assert split is not None
-        assert split.canary is not None
-        self.lowered.append((name, weight))
-        return replace(split, canary=replace(split.canary, weight=weight))
+    def lower(self, weights: Mapping[str, int]) -> dict[str, Split]:
+        found: dict[str, Split] = {}
+        for name, weight in weights.items():
+            split = self.live[name].split
+            assert split is not None
+            assert split.canary is not None
+            self.lowered.append((name, weight))
+            found[name] = replace(split, canary=replace(split.canary, weight=weight))
+        return found
 
     def lost(self, _: object) -> bool:
         return False
@@ -109,6 +114,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
     recorder = Recorder()
     monkeypatch.setattr("rollout.update.connect", lambda _: None)
     EmptyCluster.waited_for, EmptyCluster.lowered, EmptyCluster.routed, EmptyCluster.live = [], [], [], {}
+    EmptyCluster.has_operator = True
     monkeypatch.setattr("rollout.update.LiveCluster", EmptyCluster)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
@@ -178,6 +184,48 @@ def test_every_object_is_in_the_namespace_and_labelled_as_its_track(recorder: Re
             assert manifest["metadata"]["namespace"] == "macromind"
             assert manifest["metadata"]["labels"]["version"] == track
             assert manifest["metadata"]["labels"]["app.kubernetes.io/part-of"] == "macromind"
+
+
+MONITORING = {"PodMonitor", "PrometheusRule", "ConfigMap"}
+
+
+def monitoring(recorder: Recorder) -> set[str]:
+    return {kind for kind, name in recorder.registered if name == "macromind-test" and kind in MONITORING}
+
+
+def test_what_watches_the_services_comes_with_the_kinds_of_the_operator(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("pulumi.log.info", told.append)
+    EmptyCluster.has_operator = False
+    run(stack("dev"))
+    assert monitoring(recorder) == set()
+    assert "docs/monitoring.md has a plain scrape configuration" in told[-1]
+
+    EmptyCluster.has_operator = True
+    run(stack("dev"))
+    assert monitoring(recorder) == MONITORING
+
+
+def test_pods_are_scraped_only_where_their_own_metrics_count(recorder: Recorder) -> None:
+    run(stack("dev") | {"macromind:monitoring": json.dumps({"source": "nginx"})})
+
+    assert monitoring(recorder) == MONITORING - {"PodMonitor"}
+
+
+def test_a_preview_without_a_cluster_does_not_take_monitoring_for_gone(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(_: object) -> None:
+        raise ClusterError("the API server cannot be asked")
+
+    monkeypatch.setattr("rollout.update.connect", unreachable)
+    pulumi.runtime.set_mocks(recorder, project="macromind", stack="test", preview=True)
+
+    run(stack("dev"))
+
+    assert monitoring(recorder) == MONITORING
 
 
 def test_the_namespace_is_made_only_by_the_stack_that_owns_it(recorder: Recorder) -> None:

@@ -25,8 +25,9 @@ class Served:
     def __init__(self) -> None:
         self.port = free_port()
         self.faults = Faults()
+        self.lines: list[str] = []
         self.asked_for_faults = asyncio.Event()  # which the server does once it has a request in hand
-        self.server = AnsweringServer("127.0.0.1", [self.port], IDENTITY, self._current_faults)
+        self.server = AnsweringServer("127.0.0.1", [self.port], IDENTITY, self._current_faults, self.lines.append)
         self.session = aiohttp.ClientSession(f"http://127.0.0.1:{self.port}")
 
     def _current_faults(self) -> Faults:

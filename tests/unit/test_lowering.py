@@ -1,0 +1,104 @@
+"""Weights are lowered for all services together, by as few requests as that takes."""
+
+import json
+from typing import Any, cast
+
+import httpx2
+import pytest
+from lightkube import ApiError, Client
+from lightkube.resources.networking_v1 import Ingress
+
+from cluster.errors import ClusterError
+from cluster.live_cluster import LiveCluster
+from config.loader import load
+from config.settings import Settings
+from routing.nginx import WEIGHT
+from routing.split import Track
+from workload.manifests import labels_of
+
+NAMES = ("cart", "pay", "shop")
+
+
+def settings() -> Settings:
+    services = {
+        name: {"path": f"/{name}", "port": 8080, "image": "example/app:1.0", "canary": {"image": "example/app:2.0"}}
+        for name in NAMES
+    }
+    raw = {"namespace": "shop", "host": "shop.example", "canaryWeight": "50", "services": json.dumps(services)}
+    return load(raw)
+
+
+class Api:
+    """Holds the Ingresses of a namespace, as lightkube's client shows them; notes what it was asked for."""
+
+    def __init__(self) -> None:
+        self.requests: list[str] = []
+        self.forbidden: str | None = None
+        self.deaf: str | None = None
+        declared = settings()
+        self.routes: dict[str, dict[str, Any]] = {
+            route.manifest["metadata"]["name"]: route.manifest
+            for name in NAMES
+            for route in declared.router_of_stack().render(declared.split_of(name))
+        }
+        for name, track in ((name, track) for name in NAMES for track in Track):
+            route = self.routes[name if track is Track.STABLE else f"{name}-canary"]
+            route["metadata"]["labels"] = labels_of(declared, name, track, "shop")
+
+    def list(self, *_: object, **__: object) -> list[Ingress]:
+        self.requests.append("list")
+        return [cast("Ingress", Ingress.from_dict(route)) for route in self.routes.values()]
+
+    def patch(self, _: object, name: str, change: dict[str, Any], **__: object) -> None:
+        self.requests.append(f"patch {name}")
+        if name == self.forbidden:
+            refusal = {"kind": "Status", "code": 403, "message": f"ingresses {name} is forbidden"}
+            request = httpx2.Request("PATCH", "https://api")
+            raise ApiError(request=request, response=httpx2.Response(403, json=refusal, request=request))
+        if name != self.deaf:
+            self.routes[name]["metadata"]["annotations"] |= change["metadata"]["annotations"]
+
+    def weights(self) -> dict[str, str]:
+        return {name: self.routes[f"{name}-canary"]["metadata"]["annotations"][WEIGHT] for name in NAMES}
+
+
+@pytest.fixture
+def api() -> Api:
+    return Api()
+
+
+@pytest.fixture
+def cluster(api: Api) -> LiveCluster:
+    return LiveCluster(cast("Client", api), settings())
+
+
+def test_all_are_lowered_between_two_looks(api: Api, cluster: LiveCluster) -> None:
+    lowered = cluster.lower(dict.fromkeys(NAMES, 0))
+    assert {name: split.weight for name, split in lowered.items()} == dict.fromkeys(NAMES, 0)
+    assert api.requests == ["list", *(f"patch {name}-canary" for name in NAMES), "list"]
+
+
+def test_one_that_is_refused_keeps_no_other_from_being_lowered(api: Api, cluster: LiveCluster) -> None:
+    api.forbidden = "cart-canary"
+    with pytest.raises(ClusterError, match=r"cart: the weight is not lowered: the API server refused: .*forbidden"):
+        cluster.lower(dict.fromkeys(NAMES, 0))
+    assert api.weights() == {"cart": "50", "pay": "0", "shop": "0"}
+
+
+def test_a_weight_that_is_not_read_back_is_not_claimed(api: Api, cluster: LiveCluster) -> None:
+    api.deaf = "pay-canary"
+    with pytest.raises(ClusterError, match=r"^pay: the weight is not lowered: 0 was set, but 50 read back$"):
+        cluster.lower(dict.fromkeys(NAMES, 0))
+
+
+def test_a_route_that_is_no_split_is_told_and_the_others_are_lowered(api: Api, cluster: LiveCluster) -> None:
+    api.routes["shop-canary"]["metadata"]["annotations"][WEIGHT] = "half"
+    with pytest.raises(ClusterError, match=r"shop: the weight is not lowered: .*'half', not a whole number"):
+        cluster.lower(dict.fromkeys(NAMES, 0))
+    assert (api.weights()["cart"], api.weights()["pay"]) == ("0", "0")
+
+
+def test_a_service_without_a_canary_is_left_as_it_is(api: Api, cluster: LiveCluster) -> None:
+    del api.routes["pay-canary"]
+    assert cluster.lower({"pay": 0, "shop": 0})["pay"].canary is None
+    assert api.requests == ["list", "patch shop-canary", "list"]
