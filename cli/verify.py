@@ -69,6 +69,11 @@ def verify(  # noqa: PLR0913, PLR0917 - click hands over each option
     if not passive and not url:
         raise click.UsageError("--url says where to send requests, such as http://203.0.113.7; --passive sends none")
     with entered(context, stack) as project, Progress("verify") as progress:
+        if url and project.settings.in_mesh:
+            raise click.UsageError(
+                f"router {project.settings.router} shares out what clients in the mesh send, and this is none: "
+                "--passive looks at their requests"
+            )
         prometheus = None if version_header else prometheus or project.settings.rollout.prometheus_url
         if not version_header and not prometheus:
             raise click.UsageError("who counts? --prometheus URL, rollout.prometheusUrl, or --version-header NAME")

@@ -7,7 +7,7 @@ from lightkube.resources.apps_v1 import Deployment, ReplicaSet
 from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
 from lightkube.resources.core_v1 import Event, Namespace, Pod, Service
 from lightkube.resources.discovery_v1 import EndpointSlice
-from lightkube.resources.networking_v1 import Ingress, IngressClass
+from lightkube.resources.networking_v1 import IngressClass
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 
 from cluster.errors import ClusterError, ForbiddenError
@@ -20,8 +20,6 @@ _LOGS_PER_TRACK: Final = 1
 """Pods of a track run the same and crash alike."""
 
 _LISTED: Final = (
-    IngressClass,
-    Ingress,
     Service,
     EndpointSlice,
     Deployment,
@@ -46,14 +44,25 @@ def gathered(cluster: LiveCluster) -> Facts:
         objects[Namespace.__name__] = [found] if found else []
     except ForbiddenError as error:
         unread[Namespace.__name__] = str(error)
-    for kind in _LISTED:
+    router = cluster.settings.router_of_stack()
+    unserved: set[str] = set()
+    for route_kind in router.kinds:
+        try:
+            routes = cluster.routes(route_kind)
+        except ForbiddenError as error:
+            unread[route_kind.kind] = str(error)
+        else:
+            objects[route_kind.kind] = routes or []
+            unserved |= {route_kind.kind} if routes is None else set()
+    for kind in (*((IngressClass,) if router.name == "nginx" else ()), *_LISTED):
         try:
             objects[kind.__name__] = cluster.listed(kind)
         except ForbiddenError as error:
             unread[kind.__name__] = str(error)
     if not objects:
         raise ForbiddenError(unread[Pod.__name__])
-    return Facts(time.time(), objects, unread, _logs(cluster, objects.get(Pod.__name__, [])))
+    logs = _logs(cluster, objects.get(Pod.__name__, []))
+    return Facts(time.time(), objects, unread, logs, unserved=frozenset(unserved))
 
 
 def _logs(cluster: LiveCluster, pods: list[Manifest]) -> dict[tuple[str, str], Log]:

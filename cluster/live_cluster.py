@@ -195,6 +195,14 @@ class LiveCluster:
             return self._list(kind)
         return self._asked(lambda: [_plain(found) for found in self._client.list(kind)])
 
+    def routes(self, kind: RouteKind) -> list[Manifest] | None:
+        """Return all objects of a router's kind in the namespace, None where the cluster does not know it.
+
+        Raises:
+            ClusterError: the API server cannot be asked; ForbiddenError when the account may not ask.
+        """
+        return self._list_if_known(_resource_of(kind))
+
     def log_of_ended(self, pod: str, container: str, lines: int) -> list[str]:
         """Return the last lines that a container wrote before it ended last.
 

@@ -736,8 +736,13 @@ class Settings(Model):
             case _:
                 return ()
 
+    @property
+    def in_mesh(self) -> bool:
+        """Whether requests come from clients of a mesh, which call a Service by its name."""
+        return Feature.MESH in self.router_of_stack().features and not self._entries()
+
     def _match_of(self, name: str) -> Match:
-        if Feature.MESH in self.router_of_stack().features and not self._entries():
+        if self.in_mesh:
             return Match(name, "/")
         service = self.services[name]
         return Match(self.host, service.path, service.path_type)

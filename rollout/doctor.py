@@ -6,8 +6,11 @@ from typing import Final, Literal, TypeAlias
 
 from config.settings import Settings
 from rollout import route_checks as routes
+from rollout import split_checks as splits
 from rollout import workload_checks as workloads
 from rollout.diagnosis import Case, Diagnosis, Finding, evidence
+from routing.registry import ROUTERS
+from routing.router import Router
 from workload.facts import KINDS, Facts
 
 About: TypeAlias = Literal["no traffic", "split", "pods"]
@@ -19,8 +22,9 @@ healthy."""
 class Check:
     """One cause that is looked for. The docstring of `find` is what it checks.
 
-    `needs` are the kinds without which nothing can be said, `of_stack` means once and not for each service, and
-    `of_canary` only where a canary is declared.
+    `needs` are the kinds without which nothing can be said; Ingress stands for the kinds of the stack's router.
+    `of_stack` means once and not for each service, `of_canary` only where a canary is declared, and `routers` are those
+    whose objects it knows.
     """
 
     id: str
@@ -29,6 +33,7 @@ class Check:
     needs: tuple[str, ...]
     of_stack: bool = False
     of_canary: bool = False
+    routers: frozenset[str] = frozenset(ROUTERS)
 
     @property
     def claim(self) -> str:
@@ -36,30 +41,38 @@ class Check:
         return (self.find.__doc__ or "").partition("\n")[0].removeprefix("Check that ").rstrip(".")
 
 
+_NGINX: Final = frozenset({"nginx"})
+_OTHERS: Final = frozenset(ROUTERS) - _NGINX
+
 # Causes before what follows from them: the first problem of a service is where to begin.
 CHECKS: Final = (
     Check("namespace", "no traffic", workloads.namespace, (), of_stack=True),
-    Check("ingress-class", "no traffic", routes.ingress_class, ("IngressClass",), of_stack=True),
-    Check("retired-controller", "no traffic", routes.retired_controller, ("IngressClass",), of_stack=True),
+    Check("ingress-class", "no traffic", routes.ingress_class, ("IngressClass",), of_stack=True, routers=_NGINX),
+    Check(
+        "retired-controller", "no traffic", routes.retired_controller, ("IngressClass",), of_stack=True, routers=_NGINX
+    ),
+    Check("route-kinds", "no traffic", splits.route_kinds, ("Ingress",), of_stack=True, routers=_OTHERS),
     Check("owner", "split", workloads.owner, ("Service", "Deployment", "Ingress")),
     Check("drift", "split", workloads.drift, ("Service", "Deployment", "Ingress")),
-    Check("ingress", "no traffic", routes.ingress_present, ("Ingress",)),
-    Check("ingress-class-name", "no traffic", routes.ingress_route_class, ("Ingress",)),
-    Check("ingress-status", "no traffic", routes.ingress_status, ("Ingress",)),
-    Check("route-match", "no traffic", routes.route_match, ("Ingress",)),
-    Check("route-backend", "no traffic", routes.route_backend, ("Ingress", "Service")),
+    Check("route-split", "split", splits.route_split, ("Ingress",), routers=_OTHERS),
+    Check("route-accepted", "no traffic", splits.route_accepted, ("Ingress",), routers=_OTHERS),
+    Check("ingress", "no traffic", routes.ingress_present, ("Ingress",), routers=_NGINX),
+    Check("ingress-class-name", "no traffic", routes.ingress_route_class, ("Ingress",), routers=_NGINX),
+    Check("ingress-status", "no traffic", routes.ingress_status, ("Ingress",), routers=_NGINX),
+    Check("route-match", "no traffic", routes.route_match, ("Ingress",), routers=_NGINX),
+    Check("route-backend", "no traffic", routes.route_backend, ("Ingress", "Service"), routers=_NGINX),
     Check("service", "no traffic", workloads.service_present, ("Service", "Ingress")),
     Check("service-port", "no traffic", workloads.service_port, ("Service", "Deployment", "Ingress")),
     Check("service-selector", "split", workloads.service_selector, ("Service", "Deployment", "Ingress")),
     Check("foreign-pods", "split", workloads.foreign_pods, ("Service", "Deployment", "Ingress", "ReplicaSet", "Pod")),
-    Check("one-canary", "split", routes.one_canary, ("Ingress",)),
-    Check("shared-service", "split", routes.shared_service, ("Ingress",), of_canary=True),
-    Check("canary-annotations", "split", routes.canary_annotations, ("Ingress",), of_canary=True),
-    Check("weight-total", "split", routes.weight_total, ("Ingress",), of_canary=True),
-    Check("undeclared-annotations", "split", routes.undeclared_annotations, ("Ingress",)),
-    Check("weight", "split", routes.weight, ("Ingress",), of_canary=True),
-    Check("kept-clients", "split", routes.kept_clients, ("Ingress",), of_canary=True),
-    Check("header-priority", "split", routes.header_priority, ("Ingress",), of_canary=True),
+    Check("one-canary", "split", routes.one_canary, ("Ingress",), routers=_NGINX),
+    Check("shared-service", "split", routes.shared_service, ("Ingress",), of_canary=True, routers=_NGINX),
+    Check("canary-annotations", "split", routes.canary_annotations, ("Ingress",), of_canary=True, routers=_NGINX),
+    Check("weight-total", "split", routes.weight_total, ("Ingress",), of_canary=True, routers=_NGINX),
+    Check("undeclared-annotations", "split", routes.undeclared_annotations, ("Ingress",), routers=_NGINX),
+    Check("weight", "split", routes.weight, ("Ingress",), of_canary=True, routers=_NGINX),
+    Check("kept-clients", "split", routes.kept_clients, ("Ingress",), of_canary=True, routers=_NGINX),
+    Check("header-priority", "split", routes.header_priority, ("Ingress",), of_canary=True, routers=_NGINX),
     Check("deployment", "pods", workloads.deployment_present, ("Deployment",)),
     Check("admission", "pods", workloads.admission, ("Deployment", "ReplicaSet")),
     Check("scheduling", "pods", workloads.scheduling, ("Pod",)),
@@ -90,10 +103,11 @@ def diagnose(settings: Settings, stack: str, facts: Facts, services: Sequence[st
 
 def _checked(check: Check, cases: Sequence[Case]) -> Iterator[Diagnosis]:
     for case in cases[:1] if check.of_stack else cases:
-        if check.of_canary and not case.has_canary:
+        router = case.settings.router_of_stack()
+        if router.name not in check.routers or (check.of_canary and not case.has_canary):
             continue
         service = None if check.of_stack else case.name
-        unread = [kind for kind in check.needs if kind in case.facts.unread]
+        unread = [kind for kind in _needed(check, router) if kind in case.facts.unread]
         findings = [_unknown(case, unread)] if unread else list(check.find(case))
         for found in findings:
             yield Diagnosis(
@@ -108,8 +122,16 @@ def _checked(check: Check, cases: Sequence[Case]) -> Iterator[Diagnosis]:
             yield Diagnosis(check=check.id, service=service, state="ok")
 
 
+def _needed(check: Check, router: Router) -> list[str]:
+    routes = [kind.kind for kind in router.kinds]
+    return [kind for need in check.needs for kind in (routes if need == "Ingress" else [need])]
+
+
 def _unknown(case: Case, kinds: Sequence[str]) -> Finding:
-    rights = [f"list {resource}" + (f" in {group}" if group else "") for group, resource in (KINDS[k] for k in kinds)]
+    named = dict(KINDS)
+    for each in case.settings.router_of_stack().kinds:
+        named[each.kind] = each.api_version.partition("/")[0], each.plural
+    rights = [f"list {resource}" + (f" in {group}" if group else "") for group, resource in (named[k] for k in kinds)]
     return Finding(
         f"the account lacks the right: {', '.join(rights)}",
         tuple(evidence(kind, "", case.facts.unread[kind]) for kind in kinds),

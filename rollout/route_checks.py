@@ -23,6 +23,7 @@ from rollout.diagnosis import (
     moment,
     requests_of,
 )
+from rollout.split_checks import weight_in_force
 from routing.nginx import (
     AFFINITY,
     AFFINITY_CANARY_BEHAVIOR,
@@ -401,9 +402,8 @@ def share(case: Case) -> Iterator[Finding]:
         )
         return
     # A weight that somebody has changed is told by its own check; here the question is whether the router follows it.
-    found = case.ingress(Track.CANARY)
-    given = annotations_of(found).get(WEIGHT, "") if found else ""
-    lately = [measured.least, measured.most, *([int(given)] if _NUMBER.fullmatch(given) else [])]
+    given = weight_in_force(case)
+    lately = [measured.least, measured.most, *([] if given is None else [given])]
     if not min(lately) - accepted <= measured.percent <= max(lately) + accepted:
         weights = " to ".join(dict.fromkeys((f"{min(lately):g}", f"{max(lately):g}")))
         service = f"Service {case.service_name(Track.CANARY)}"
@@ -411,7 +411,7 @@ def share(case: Case) -> Iterator[Finding]:
             f"the canary answers {measured.percent:.1f} % of the requests at weight {weights}: the router does not "
             "follow, or something reaches pods past it",
             (evidence(service, SHARE, f"{measured.percent:.1f}, not {weights}"),),
-            f"canary verify --service {case.name}, then look for the Ingresses in the router's log",
+            f"canary verify --service {case.name}, then look for its objects in the router's log",
         )
 
 

@@ -9,6 +9,7 @@ from cluster.live_cluster import LiveCluster
 from config.loader import Problem
 from config.settings import Settings
 from rollout.guards import RefusedError, Transition, missing_namespace, transitions
+from routing.registry import ROUTERS
 from workload.live import LiveService
 
 
@@ -77,4 +78,6 @@ class Update:
                 yield f"{name}: {self.live[name].weight} → {split.weight} %, set ahead of all else and read back"
         if any(self.changes[name].replaces for name in lowered):
             # The image that got requests is about to be replaced: first the router has to follow.
-            time.sleep(self.settings.router_of_stack().sync_seconds)
+            former = {self.live[name].former_router for name in lowered} - {""}
+            routers = [self.settings.router_of_stack(), *(ROUTERS[name] for name in former)]
+            time.sleep(max(router.sync_seconds for router in routers))

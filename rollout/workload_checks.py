@@ -67,7 +67,7 @@ def owner(case: Case) -> Iterator[Finding]:
     foreign = {
         evidence(found, f"metadata.annotations[{OWNER_ANNOTATION}]", by): by
         for track in Track
-        for kind in ("Service", "Deployment", "Ingress")
+        for kind in ("Service", "Deployment", *(each.kind for each in case.settings.router_of_stack().kinds))
         if (found := case.facts.named(kind, object_name(case.name, track))) and not case.takes_over(track)
         if (by := annotations_of(found).get(OWNER_ANNOTATION)) not in {None, case.stack}
     }
@@ -214,11 +214,13 @@ def endpoints(case: Case) -> Iterator[Finding]:
             for endpoint in found.get("endpoints") or ()
         ]
         if not any(states):
-            loses = (
-                "ingress-nginx answers 503 to all requests, also to the canary's"
-                if track is Track.STABLE
-                else "the canary's share goes to stable"
-            )
+            loses = "its share of the requests fails"
+            if case.settings.router == "nginx":
+                loses = (
+                    "ingress-nginx answers 503 to all requests, also to the canary's"
+                    if track is Track.STABLE
+                    else "the canary's share goes to stable"
+                )
             yield Finding(
                 f"Service {name} has no pod that takes requests: {loses}",
                 (evidence(exposed, "EndpointSlice endpoints", f"0 of {len(states)} ready"),),

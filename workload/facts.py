@@ -20,7 +20,9 @@ KINDS: Final[Mapping[str, tuple[str, str]]] = {
     "HorizontalPodAutoscaler": ("autoscaling", "horizontalpodautoscalers"),
     "PodDisruptionBudget": ("policy", "poddisruptionbudgets"),
 }
-"""Every kind that is looked at, with API group and resource, as rights name them."""
+"""Every kind that is looked at, with API group and resource, as rights name them.
+
+For another router than nginx, its own kinds take the place of Ingress and IngressClass."""
 
 LOG_LINES: Final = 5
 """So many of the last lines of a container are shown."""
@@ -47,9 +49,9 @@ class Share:
 class Facts:
     """A namespace at one moment, `at` (seconds since the epoch).
 
-    `objects` has those of each kind of `KINDS` that could be read, `unread` why the others could not. Of Namespaces
-    there is the one of the stack, or none. `logs` are by pod and container. `shares` are by service, `unmeasured` says
-    why one is not there.
+    `objects` has those of each kind that could be read, `unread` why the others could not, `unserved` are the router's
+    kinds that the cluster does not know. Of Namespaces there is the one of the stack, or none. `logs` are by pod and
+    container. `shares` are by service, `unmeasured` says why one is not there.
     """
 
     at: float
@@ -58,6 +60,7 @@ class Facts:
     logs: Mapping[tuple[str, str], Log] = field(default_factory=dict)
     shares: Mapping[str, Share] = field(default_factory=dict)
     unmeasured: str = ""
+    unserved: frozenset[str] = frozenset()
 
     def of(self, kind: str) -> Sequence[Manifest]:
         """Return the objects of a kind; none when it could not be read."""

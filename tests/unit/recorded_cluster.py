@@ -48,6 +48,7 @@ class World:
     objects: dict[str, list[Manifest]] = field(default_factory=lambda: deepcopy(SOUND))
     settings: Settings = field(default_factory=settings)
     unread: dict[str, str] = field(default_factory=dict)
+    unserved: frozenset[str] = frozenset()
     logs: dict[tuple[str, str], Log] = field(default_factory=dict)
     shares: dict[str, Share] = field(default_factory=lambda: {"app": Share(20.4, 20, 20)})
 
@@ -103,7 +104,7 @@ class World:
         return max(moment(each["startedAt"]) for each in begun) + AGE_SECONDS
 
     def diagnoses(self, *services: str) -> tuple[Diagnosis, ...]:
-        facts = Facts(self.at, self.objects, self.unread, self.logs, self.shares, "nobody counted")
+        facts = Facts(self.at, self.objects, self.unread, self.logs, self.shares, "nobody counted", self.unserved)
         return diagnose(self.settings, STACK, facts, services)
 
     def having(self, state: State = "problem") -> set[tuple[str, str | None]]:

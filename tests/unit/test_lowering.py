@@ -6,7 +6,6 @@ from typing import Any, cast
 import httpx2
 import pytest
 from lightkube import ApiError, Client
-from lightkube.resources.networking_v1 import Ingress
 
 from cluster.errors import ClusterError
 from cluster.live_cluster import LiveCluster
@@ -19,35 +18,37 @@ from workload.manifests import labels_of
 NAMES = ("cart", "pay", "shop")
 
 
-def settings() -> Settings:
+def settings(router: str = "nginx") -> Settings:
     services = {
         name: {"path": f"/{name}", "port": 8080, "image": "example/app:1.0", "canary": {"image": "example/app:2.0"}}
         for name in NAMES
     }
     raw = {"namespace": "shop", "host": "shop.example", "canaryWeight": "50", "services": json.dumps(services)}
-    return load(raw)
+    if router == "gateway":
+        raw["gateway"] = json.dumps({"namespace": "gateways"})
+    return load(raw | {"router": router})
 
 
 class Api:
     """Holds the Ingresses of a namespace, as lightkube's client shows them; notes what it was asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, router: str = "nginx") -> None:
         self.requests: list[str] = []
         self.forbidden: str | None = None
         self.deaf: str | None = None
-        declared = settings()
+        declared = settings(router)
         self.routes: dict[str, dict[str, Any]] = {
             route.manifest["metadata"]["name"]: route.manifest
             for name in NAMES
             for route in declared.router_of_stack().render(declared.split_of(name))
         }
         for name, track in ((name, track) for name in NAMES for track in Track):
-            route = self.routes[name if track is Track.STABLE else f"{name}-canary"]
-            route["metadata"]["labels"] = labels_of(declared, name, track, "shop")
+            if route := self.routes.get(name if track is Track.STABLE else f"{name}-canary"):
+                route["metadata"]["labels"] = labels_of(declared, name, track, "shop")
 
-    def list(self, *_: object, **__: object) -> list[Ingress]:
+    def list(self, kind: Any, **_: object) -> list[Any]:  # noqa: ANN401 - a class of lightkube
         self.requests.append("list")
-        return [cast("Ingress", Ingress.from_dict(route)) for route in self.routes.values()]
+        return [kind.from_dict(route) for route in self.routes.values()]
 
     def patch(self, _: object, name: str, change: dict[str, Any], **__: object) -> None:
         self.requests.append(f"patch {name}")
@@ -56,7 +57,8 @@ class Api:
             request = httpx2.Request("PATCH", "https://api")
             raise ApiError(request=request, response=httpx2.Response(403, json=refusal, request=request))
         if name != self.deaf:
-            self.routes[name]["metadata"]["annotations"] |= change["metadata"]["annotations"]
+            self.routes[name]["metadata"].setdefault("annotations", {}).update(change["metadata"]["annotations"])
+            self.routes[name]["spec"] |= change["spec"]
 
     def weights(self) -> dict[str, str]:
         return {name: self.routes[f"{name}-canary"]["metadata"]["annotations"][WEIGHT] for name in NAMES}
@@ -76,6 +78,17 @@ def test_all_are_lowered_between_two_looks(api: Api, cluster: LiveCluster) -> No
     lowered = cluster.lower(dict.fromkeys(NAMES, 0))
     assert {name: split.weight for name, split in lowered.items()} == dict.fromkeys(NAMES, 0)
     assert api.requests == ["list", *(f"patch {name}-canary" for name in NAMES), "list"]
+
+
+@pytest.mark.parametrize("router", ["gateway", "linkerd", "istio"])
+def test_where_both_tracks_are_in_one_object_the_weight_falls_there(router: str) -> None:
+    api = Api(router)
+    lowered = LiveCluster(cast("Client", api), settings(router)).lower(dict.fromkeys(NAMES, 0))
+    assert {name: split.weight for name, split in lowered.items()} == dict.fromkeys(NAMES, 0)
+    assert {split.canary.backend.service for split in lowered.values() if split.canary} == {
+        f"{n}-canary" for n in NAMES
+    }
+    assert api.requests == ["list", *(f"patch {name}" for name in NAMES), "list"]
 
 
 def test_one_that_is_refused_keeps_no_other_from_being_lowered(api: Api, cluster: LiveCluster) -> None:

@@ -219,3 +219,11 @@ def test_only_what_has_a_canary_is_chosen() -> None:
     ):
         with pytest.raises(click.UsageError, match=told):
             chosen(project, names, having)
+
+
+def test_verify_sends_nothing_from_outside_into_a_mesh(fake: Fake) -> None:
+    config = json.loads((fake.folder / "config").read_text())
+    (fake.folder / "config").write_text(json.dumps(config | {"shop:router": {"value": "linkerd"}}))
+    done = fake.run("verify", "--stack", "dev", "--url", "http://192.0.2.1", "--version-header", "X-Version")
+    assert done.code == 1
+    assert "router linkerd shares out what clients in the mesh send, and this is none: --passive looks" in done.err
