@@ -1,5 +1,6 @@
 """Stack dev under traffic that goes on through everything that is done to it, and why a request failed."""
 
+import json
 import re
 import shutil
 import statistics
@@ -7,6 +8,7 @@ import subprocess
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -45,6 +47,10 @@ REQUESTS_PER_SHARE = 200
 _SCRAPE_SECONDS = 0.25
 _SHOWN_FAILURES = 50
 _TRIES = re.compile(r'^traefik_service_requests_total\{code="(5\d\d)".*service="([^"]+)@\w+"\} (\S+)$', re.MULTILINE)
+SCRAPE_SECONDS = 1.0
+"""So often the sandbox's Prometheus asks the proxy."""
+
+_SCRAPED_TRIES = 'last_over_time(traefik_service_requests_total{code=~"5.."}[3s])'
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -66,11 +72,12 @@ class Tries:
     """Reads from the proxy's metrics, as long as it is open, how many tries of requests failed.
 
     Traefik gives the numbers of a service that it has forgotten once more and then no longer, whoever asks
-    (`prometheusState.Collect` in its source). So they have to be read before somebody else asks for metrics.
+    (`prometheusState.Collect` in its source). The sandbox's Prometheus asks too, so what it was given counts as well.
     """
 
-    def __init__(self, proxy_admin_url: str) -> None:
-        self._url = f"{proxy_admin_url}/metrics"
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._url = f"{sandbox.proxy_admin_url}/metrics"
+        self._scraped_url = f"{sandbox.prometheus_url}/api/v1/query?{urllib.parse.urlencode({'query': _SCRAPED_TRIES})}"
         self.failed: list[FailedTries] = []
         self._before: dict[tuple[str, str], int] = {}
         self._since = 0.0
@@ -107,7 +114,13 @@ class Tries:
     def _counters(self) -> dict[tuple[str, str], int]:
         with _direct.open(self._url, timeout=10) as response:
             found = _TRIES.findall(response.read().decode())
-        return {(status, service): int(float(count)) for status, service, count in found}
+        counters = {(status, service): int(float(count)) for status, service, count in found}
+        with _direct.open(self._scraped_url, timeout=10) as response:
+            scraped = json.loads(response.read())["data"]["result"]
+        for series in scraped:
+            key = series["metric"]["code"], series["metric"]["service"].rpartition("@")[0]
+            counters[key] = max(counters.get(key, 0), int(float(series["value"][1])))
+        return counters
 
 
 def _answers(url: str) -> bool:
@@ -145,7 +158,7 @@ class Life:
         eventually(lambda: not any(_answers(f"{sandbox.proxy_url}{path}") for path in SERVICES.values()))
         traffic = Traffic(sandbox.proxy_url, HOST, SERVICES, RATE, SENDERS)
         try:
-            with Tries(sandbox.proxy_admin_url) as tries, traffic:
+            with Tries(sandbox) as tries, traffic:
                 yield Life(sandbox, stack, observed, traffic, tries)
         finally:
             stack.run("destroy", "--yes", "--skip-preview")

@@ -30,7 +30,7 @@ from sandbox.lifecycle import Sandbox
 from sandbox.routes_in_force import canary_weight
 from sandbox.traffic import Traffic
 from tests.live.application import Application, eventually
-from tests.live.lifecycle import HOST, NAMESPACE, SERVICES, VICTIM, FailedTries, Life, Tries
+from tests.live.lifecycle import HOST, NAMESPACE, SCRAPE_SECONDS, SERVICES, VICTIM, FailedTries, Life, Tries
 
 pytestmark = pytest.mark.live
 
@@ -51,7 +51,8 @@ class Crash:
 
     def explains(self, tries: FailedTries) -> bool:
         own = f"{NAMESPACE}-{self.service}-"
-        return tries.service.startswith(own) and tries.until > self.begun and tries.since < self.over
+        known = self.over + 2 * SCRAPE_SECONDS  # when what only Prometheus was told is read at the latest
+        return tries.service.startswith(own) and tries.until > self.begun and tries.since < known
 
 
 def crash_canary_pod(life: Life, service: str, pods: int) -> Crash:
@@ -216,7 +217,7 @@ def test_the_proxy_takes_refused_connections_to_another_pod(pair: Application, s
     assert refusing
     assert refusing.name
     with (
-        Tries(sandbox.proxy_admin_url) as tries,
+        Tries(sandbox) as tries,
         Traffic(sandbox.proxy_url, pair.host, {pair.name: "/"}, rate=400, senders=8) as traffic,
     ):
         order = {"metadata": {"annotations": {"sandbox/refuse": "true"}}}
