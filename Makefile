@@ -26,7 +26,7 @@ lint: .venv/complete ## style, types, import contracts, shell scripts and workfl
 	@.venv/bin/ruff format --check --quiet .
 	@MYPYPATH=.github/scripts .venv/bin/mypy --no-error-summary . .github/scripts/github.py # `.` leaves out hidden folders
 	@.venv/bin/lint-imports --no-logo
-	@.venv/bin/shellcheck bootstrap.sh cli/canary $(filter-out %.py,$(wildcard .github/scripts/*))
+	@.venv/bin/shellcheck bootstrap.sh canary_service/cli/canary $(filter-out %.py,$(wildcard .github/scripts/*))
 	@go -C .github/actionlint tool actionlint -shellcheck=$(CURDIR)/.venv/bin/shellcheck $(wildcard $(CURDIR)/.github/workflows/*)
 
 sandbox: .venv/complete ## start the local cluster; it stays up

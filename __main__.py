@@ -3,14 +3,14 @@
 import pulumi
 from pulumi.runtime.config import CONFIG, is_config_secret
 
-from cluster.errors import ClusterError
-from components.canary_service import CanaryService, CanaryServiceArgs
-from components.kubernetes_object import KubernetesObject, annotated
-from components.monitoring import Monitoring
-from config.loader import ConfigError, load
-from rollout.guards import RefusedError
-from rollout.update import Update
-from workload.manifests import namespace
+from canary_service.cluster.errors import ClusterError
+from canary_service.components.canary_service import CanaryService, CanaryServiceArgs
+from canary_service.components.kubernetes_object import KubernetesObject, annotated
+from canary_service.components.monitoring import Monitoring
+from canary_service.config.loader import ConfigError, load
+from canary_service.rollout.guards import RefusedError
+from canary_service.rollout.update import Update
+from canary_service.workload.manifests import namespace
 
 
 def main() -> None:

@@ -38,5 +38,5 @@ fi
     echo "bootstrap: the packages of uv.lock could not be installed (see above); a retry may help." >&2
     exit 4
 }
-ln -sf ../../cli/canary .venv/bin/canary
+ln -sf ../../canary_service/cli/canary .venv/bin/canary
 touch .venv/complete

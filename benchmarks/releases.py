@@ -12,15 +12,15 @@ from itertools import count
 from typing import Final
 
 from benchmarks.measure import cost_of
-from cluster.connection import connect
-from cluster.live_cluster import LiveCluster
-from config.settings import Settings
+from canary_service.cluster.connection import connect
+from canary_service.cluster.live_cluster import LiveCluster
+from canary_service.config.settings import Settings
+from canary_service.rollout.release import weight_changes
+from canary_service.rollout.stack import Stack
+from canary_service.routing.nginx import WEIGHT
+from canary_service.routing.split import Split, Track
+from canary_service.workload.labels import object_name
 from demo.stack import StackCopy
-from rollout.release import weight_changes
-from rollout.stack import Stack
-from routing.nginx import WEIGHT
-from routing.split import Split, Track
-from workload.labels import object_name
 
 # Below 50 the canaries keep their one pod, so that no step waits for another.
 _WEIGHTS: Final = count()

@@ -15,11 +15,11 @@ from itertools import product
 from statistics import median
 from typing import Final, Literal, TypeAlias
 
-from config.settings import RolloutSettings
-from rollout.samples import AlignedSample, PodsSample, Sample, TrackSample
-from rollout.statistics import Proportion
-from rollout.verdict import judge, total
-from routing.split import TOTAL_WEIGHT
+from canary_service.config.settings import RolloutSettings
+from canary_service.rollout.samples import AlignedSample, PodsSample, Sample, TrackSample
+from canary_service.rollout.statistics import Proportion
+from canary_service.rollout.verdict import judge, total
+from canary_service.routing.split import TOTAL_WEIGHT
 
 RATES: Final = (10, 100, 1000, 10_000)
 BASE_ERROR_RATES: Final = (0.0, 0.01)

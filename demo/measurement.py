@@ -8,11 +8,11 @@ from typing import Final, TypeVar
 
 from lightkube import Client, KubeConfig
 
-from cluster.errors import ClusterError
-from cluster.live_cluster import LiveCluster
-from config.settings import Settings
-from routing.router import UnreadableRouteError
-from routing.split import TOTAL_WEIGHT, Track
+from canary_service.cluster.errors import ClusterError
+from canary_service.cluster.live_cluster import LiveCluster
+from canary_service.config.settings import Settings
+from canary_service.routing.router import UnreadableRouteError
+from canary_service.routing.split import TOTAL_WEIGHT, Track
 from sandbox.alerts import firing
 from sandbox.lifecycle import Sandbox
 from sandbox.routes_in_force import canary_weight, reloads

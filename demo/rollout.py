@@ -7,12 +7,12 @@ from typing import Any, Final, Protocol
 from lightkube.resources.core_v1 import Pod
 from lightkube.resources.networking_v1 import Ingress
 
+from canary_service.routing.nginx import WEIGHT
+from canary_service.routing.split import Track
+from canary_service.workload.labels import object_name
 from demo.measurement import Cluster, MeasurementError, await_alert, check_share, measure, settle
 from demo.stack import StackCopy
-from routing.nginx import WEIGHT
-from routing.split import Track
 from sandbox.traffic import Tally, Traffic
-from workload.labels import object_name
 
 STEPS: Final = (5, 20, 50, 100)
 FAILING_FROM: Final = 5

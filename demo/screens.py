@@ -13,11 +13,11 @@ from typing import Final
 
 from rich.console import Console
 
-from cli.report import write
-from cli.view import scene_of
-from rollout.course import Course
-from rollout.events import Sampled
-from rollout.journal import read
+from canary_service.cli.report import write
+from canary_service.cli.view import scene_of
+from canary_service.rollout.course import Course
+from canary_service.rollout.events import Sampled
+from canary_service.rollout.journal import read
 
 _FOLDER: Final = Path(__file__).parents[1] / "docs" / "images"
 _BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome")

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from config.loader import load
-from config.settings import Settings
+from canary_service.config.loader import load
+from canary_service.config.settings import Settings
 from sandbox.toolchain import process
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -25,15 +25,9 @@ _SHOWN_LINES = 40
 _PROGRAM = (
     ".venv",
     "__main__.py",
-    "cluster",
-    "components",
-    "config",
-    "observability",
+    "canary_service",
     "pyproject.toml",
-    "rollout",
-    "routing",
     "uv.lock",
-    "workload",
 )
 
 

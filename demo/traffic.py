@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from typing import Final, NoReturn
 
-from config.loader import ConfigError
+from canary_service.config.loader import ConfigError
 from demo.shell import STACK
 from demo.stack import CHECKOUT, StackCopy
 from sandbox.lifecycle import running

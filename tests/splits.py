@@ -4,8 +4,8 @@ import random
 from dataclasses import replace
 from typing import TypeVar
 
-from routing.router import Feature, Router
-from routing.split import Backend, CanaryBackend, Entry, Header, Match, SessionAffinity, Split
+from canary_service.routing.router import Feature, Router
+from canary_service.routing.split import Backend, CanaryBackend, Entry, Header, Match, SessionAffinity, Split
 
 Drawn = TypeVar("Drawn")
 

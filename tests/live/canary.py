@@ -10,7 +10,7 @@ from tests.live.scene import Scene
 
 def _command(scene: Scene, *arguments: str) -> list[str]:
     command, *options = arguments
-    return [str(CHECKOUT / "cli" / "canary"), command, "--stack", scene.stack.name, *options]
+    return [str(CHECKOUT / "canary_service" / "cli" / "canary"), command, "--stack", scene.stack.name, *options]
 
 
 def run(scene: Scene, *arguments: str, exit_code: int = 0) -> str:

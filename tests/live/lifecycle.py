@@ -23,12 +23,12 @@ from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import Service
 from lightkube.resources.networking_v1 import Ingress
 
+from canary_service.workload.labels import object_name
 from demo.measurement import Cluster, check_share, measure, settle
 from demo.stack import StackCopy
 from sandbox.lifecycle import Sandbox
 from sandbox.traffic import Failure, Traffic
 from tests.live.application import eventually
-from workload.labels import object_name
 
 SERVICES = {
     "auth-service": "/api/auth",

@@ -26,9 +26,9 @@ from lightkube.generic_resource import create_namespaced_resource
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import Namespace, Pod
 
+from canary_service.rollout.events import EVENTS, AnyEvent, Finished, Sampled
 from demo.measurement import wait_for
 from demo.stack import CHECKOUT
-from rollout.events import EVENTS, AnyEvent, Finished, Sampled
 from sandbox.lifecycle import Sandbox
 from sandbox.traffic import Traffic
 from tests.live.application import eventually
@@ -335,7 +335,7 @@ class Release:
         log = self.folder / f"run-{self.runs}.log"
         with log.open("w") as errors:
             process = subprocess.Popen(
-                [CHECKOUT / "cli" / "canary", "run", "--stack", "dev", "--yes", "--json", *options],
+                [CHECKOUT / "canary_service" / "cli" / "canary", "run", "--stack", "dev", "--yes", "--json", *options],
                 cwd=folder or self.scene.stack.folder,
                 env=dict(self.scene.stack.environment) | self.environment,
                 stdin=subprocess.DEVNULL,

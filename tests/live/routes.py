@@ -10,7 +10,7 @@ from lightkube import Client
 from lightkube.core.resource_registry import resource_registry
 from lightkube.generic_resource import create_namespaced_resource
 
-from routing.router import Manifest, RouteKind, Router
+from canary_service.routing.router import Manifest, RouteKind, Router
 
 
 def http(cluster: Client) -> httpx2.Client:

@@ -16,9 +16,9 @@ from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import Pod
 from lightkube.resources.networking_v1 import Ingress
 
+from canary_service.routing.nginx import WEIGHT
 from demo.measurement import Cluster, settle
 from demo.stack import StackCopy, StackError
-from routing.nginx import WEIGHT
 from sandbox.lifecycle import Sandbox
 from sandbox.traffic import Traffic
 from tests.live.application import eventually

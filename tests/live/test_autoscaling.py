@@ -17,7 +17,7 @@ from lightkube.resources.discovery_v1 import EndpointSlice
 from lightkube.resources.networking_v1 import Ingress
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 
-from routing.nginx import WEIGHT
+from canary_service.routing.nginx import WEIGHT
 from sandbox.lifecycle import Sandbox
 from tests.live.application import eventually
 from tests.live.scene import CANARY, NAME, STABLE_IMAGE, Scene

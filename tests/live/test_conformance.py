@@ -17,10 +17,10 @@ from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import Namespace
 
+from canary_service.routing.registry import ROUTERS
+from canary_service.routing.router import Router
+from canary_service.routing.split import Backend, CanaryBackend, Entry, Header, Match, SessionAffinity, Split
 from demo.measurement import round_robin_bounds, wait_for
-from routing.registry import ROUTERS
-from routing.router import Router
-from routing.split import Backend, CanaryBackend, Entry, Header, Match, SessionAffinity, Split
 from sandbox.lifecycle import Sandbox
 from sandbox.routes_in_force import canary_weight, reloads
 from sandbox.traffic import Traffic

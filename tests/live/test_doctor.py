@@ -12,19 +12,19 @@ from lightkube import Client
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import Namespace
 
-from cluster.facts import gathered
-from cluster.live_cluster import LiveCluster
-from config.settings import Settings
+from canary_service.cluster.facts import gathered
+from canary_service.cluster.live_cluster import LiveCluster
+from canary_service.config.settings import Settings
+from canary_service.rollout.diagnosis import Diagnosis
+from canary_service.rollout.doctor import diagnose
+from canary_service.rollout.route_checks import WEIGHT_TOTAL
+from canary_service.routing.nginx import AFFINITY, HEADER_VALUE, WEIGHT
+from canary_service.routing.nginx import CANARY as CANARY_MARK
+from canary_service.workload.live import FIELD_MANAGER, OWNER_ANNOTATION
 from demo.stack import CHECKOUT
-from rollout.diagnosis import Diagnosis
-from rollout.doctor import diagnose
-from rollout.route_checks import WEIGHT_TOTAL
-from routing.nginx import AFFINITY, HEADER_VALUE, WEIGHT
-from routing.nginx import CANARY as CANARY_MARK
 from sandbox.lifecycle import Sandbox
 from tests.live.application import eventually
 from tests.live.scene import CANARY, NAME, Scene
-from workload.live import FIELD_MANAGER, OWNER_ANNOTATION
 
 pytestmark = pytest.mark.live
 
@@ -79,7 +79,7 @@ class Patient:
 
     def canary(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [CHECKOUT / "cli" / "canary", *arguments],
+            [CHECKOUT / "canary_service" / "cli" / "canary", *arguments],
             cwd=self.scene.stack.folder,
             env={**self.scene.stack.environment, "PULUMI_STACK": self.scene.stack.name},
             check=False,

@@ -10,9 +10,9 @@ from lightkube import Client
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import Namespace
 
+from canary_service.routing.nginx import CANARY as CANARY_ANNOTATION
+from canary_service.routing.nginx import WEIGHT
 from demo.measurement import check_share, measure
-from routing.nginx import CANARY as CANARY_ANNOTATION
-from routing.nginx import WEIGHT
 from sandbox.lifecycle import Sandbox
 from tests.live.application import eventually
 from tests.live.scene import CANARY, GOOD_CANARY, NAME, Scene

@@ -13,9 +13,9 @@ import pytest
 from lightkube import Client
 from lightkube.resources.networking_v1 import Ingress
 
+from canary_service.routing.nginx import CANARY as IS_CANARY
+from canary_service.routing.nginx import WEIGHT
 from demo.measurement import check_share, measure, round_robin_bounds
-from routing.nginx import CANARY as IS_CANARY
-from routing.nginx import WEIGHT
 from sandbox.lifecycle import Sandbox
 from sandbox.routes_in_force import canary_weight
 from sandbox.traffic import Traffic

@@ -24,8 +24,8 @@ from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import Pod, Service
 from lightkube.resources.networking_v1 import Ingress
 
+from canary_service.routing.nginx import WEIGHT
 from demo.measurement import wait_for
-from routing.nginx import WEIGHT
 from sandbox.lifecycle import Sandbox
 from sandbox.routes_in_force import canary_weight
 from sandbox.traffic import Traffic

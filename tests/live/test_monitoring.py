@@ -12,7 +12,7 @@ from lightkube import Client
 from lightkube.generic_resource import create_namespaced_resource
 from lightkube.resources.core_v1 import ConfigMap
 
-from observability.queries import (
+from canary_service.observability.queries import (
     SOURCES,
     TRACK,
     Scope,
@@ -21,8 +21,8 @@ from observability.queries import (
     track_rate,
     track_share,
 )
-from observability.recorded import INTERVAL_SECONDS, track_rate_over
-from observability.rules import SETTLE_SECONDS
+from canary_service.observability.recorded import INTERVAL_SECONDS, track_rate_over
+from canary_service.observability.rules import SETTLE_SECONDS
 from sandbox.lifecycle import Sandbox
 from sandbox.traffic import Traffic
 from tests.live.account import DEPLOY, Account, install

@@ -15,12 +15,13 @@ from lightkube.resources.core_v1 import Pod
 from lightkube.resources.discovery_v1 import EndpointSlice
 from lightkube.resources.networking_v1 import Ingress
 
-from routing.nginx import WEIGHT
+from canary_service.routing.nginx import WEIGHT
 from sandbox.lifecycle import Sandbox
 from tests.live.scene import CANARY, CANARY_IMAGE, GOOD_CANARY, NAME, Scene
 
 pytestmark = pytest.mark.live
 
+COMPONENT = "canary_service/components/canary_service.py"
 REPLAY_SECONDS = 1
 SLOW_START = {"SANDBOX_START_SECONDS": "2"}
 
@@ -113,7 +114,7 @@ def changed(scene: Scene, mutation: Mutation | None) -> History:
 
 
 @mutations(
-    "components/canary_service.py",
+    COMPONENT,
     "waits = [wait for _, wait in awaited]",
     "waits = [wait for _, wait in awaited if False]",
 )
@@ -142,7 +143,7 @@ def test_the_weight_falls_before_the_canary_shrinks(scene: Scene, mutation: Muta
 
 
 @mutations(
-    "components/canary_service.py",
+    COMPONENT,
     "self._object(manifest, [*pods, *previous], waits=waits)",
     "self._object(manifest, previous)",
 )
@@ -161,7 +162,11 @@ def test_an_aborted_canary_loses_its_route_before_its_pods(scene: Scene, mutatio
     assert (gone < ended) is (mutation is None)
 
 
-@mutations("components/canary_service.py", "if not as_before or (track is Track.CANARY", "if (track is Track.CANARY")
+@mutations(
+    COMPONENT,
+    "if not as_before or (track is Track.CANARY",
+    "if (track is Track.CANARY",
+)
 def test_a_promoted_stable_is_ready_before_the_canary_loses_its_route(scene: Scene, mutation: Mutation | None) -> None:
     scene.deploy(50)
     old = set(scene.pods("stable"))

@@ -16,8 +16,8 @@ from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import Namespace
 from lightkube.resources.networking_v1 import Ingress
 
+from canary_service.routing.nginx import WEIGHT
 from demo.stack import CHECKOUT
-from routing.nginx import WEIGHT
 from sandbox.lifecycle import Sandbox
 from tests.live.scene import CANARY, CANARY_IMAGE, GOOD_CANARY, NAME, STABLE_IMAGE, Scene
 
@@ -66,7 +66,7 @@ class Planner:
     def run(self, *options: str, exit_code: int = 0, **environment: str) -> str:
         """Run `canary plan` as a user does; return what it printed."""
         done = subprocess.run(
-            [CHECKOUT / "cli" / "canary", "plan", "--stack", self.scene.stack.name, *options],
+            [CHECKOUT / "canary_service" / "cli" / "canary", "plan", "--stack", self.scene.stack.name, *options],
             cwd=self.scene.stack.folder,
             env={**self.scene.stack.environment, **environment},
             check=False,

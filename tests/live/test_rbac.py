@@ -12,9 +12,9 @@ import pytest
 import yaml
 from lightkube import Client
 
+from canary_service.rollout.doctor import CHECKS
+from canary_service.routing.registry import ROUTERS
 from demo.stack import CHECKOUT
-from rollout.doctor import CHECKS
-from routing.registry import ROUTERS
 from sandbox.lifecycle import Sandbox
 from tests.live.account import DEPLOY, OBSERVE, PREVIEW, ROLES, Account, Right, install
 from tests.live.application import eventually
@@ -196,7 +196,7 @@ def examined(account: Account) -> dict[tuple[str, str | None], str]:
     """Return the state of each check by its id and the service, as `canary doctor` tells them under an account."""
     stack = account.scene.stack
     done = subprocess.run(
-        [CHECKOUT / "cli" / "canary", "doctor", "--stack", stack.name, "--json"],
+        [CHECKOUT / "canary_service" / "cli" / "canary", "doctor", "--stack", stack.name, "--json"],
         cwd=stack.folder,
         env=dict(stack.environment),
         check=False,

@@ -18,8 +18,8 @@ import pytest
 from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.networking_v1 import Ingress
 
+from canary_service.routing.nginx import WEIGHT
 from demo.stack import StackError
-from routing.nginx import WEIGHT
 from sandbox.lifecycle import Sandbox
 from tests.live.application import eventually
 from tests.live.lifecycle import SERVICES, VICTIM, Life

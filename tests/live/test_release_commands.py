@@ -43,7 +43,7 @@ class Commands:
     def begin(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """Begin a command as a user does, without a terminal."""
         return subprocess.Popen(
-            [CHECKOUT / "cli" / "canary", *arguments, "--stack", self.scene.stack.name],
+            [CHECKOUT / "canary_service" / "cli" / "canary", *arguments, "--stack", self.scene.stack.name],
             cwd=self.scene.stack.folder,
             env={**self.scene.stack.environment, **environment},
             stdin=subprocess.DEVNULL,
@@ -261,7 +261,7 @@ def test_it_asks_before_it_does_anything(commands: Commands) -> None:
 
 
 def test_a_weight_that_is_not_in_force_is_not_claimed(commands: Commands) -> None:
-    commands.scene.mutate("routing/nginx.py", "WEIGHT: str(split.canary.weight)", 'WEIGHT: "7"')
+    commands.scene.mutate("canary_service/routing/nginx.py", "WEIGHT: str(split.canary.weight)", 'WEIGHT: "7"')
     result = commands.run("set", "40", exit_code=4)
 
     assert (result["outcome"], commands.weights(result)) == ("failed", (20, 7))

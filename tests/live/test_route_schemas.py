@@ -8,9 +8,9 @@ import yaml
 from lightkube import Client
 from lightkube.codecs import from_dict
 
-from routing.registry import ROUTERS
-from routing.router import Manifest, Router
-from routing.split import Split
+from canary_service.routing.registry import ROUTERS
+from canary_service.routing.router import Manifest, Router
+from canary_service.routing.split import Split
 from sandbox.toolchain.ensure import Toolchain
 from tests.live.application import eventually
 from tests.live.routes import applied, http, path, replaced, stored

@@ -13,9 +13,9 @@ from typing import Any, cast
 import pytest
 from lightkube import Client
 
-from rollout.events import Finished, RolledBack
-from rollout.journal import journals, read
-from rollout.steps import next_weight
+from canary_service.rollout.events import Finished, RolledBack
+from canary_service.rollout.journal import journals, read
+from canary_service.rollout.steps import next_weight
 from sandbox.lifecycle import Sandbox
 from tests.live.application import eventually
 from tests.live.releases import ApiServer, Mode, Release, Run, Stage, drawn, interrupt, moment

@@ -9,12 +9,12 @@ import httpx2
 import pytest
 from lightkube import Client
 
-from cluster.live_cluster import LiveCluster
-from config.settings import SourceName
-from rollout.prometheus import Prometheus
-from rollout.samples import Sample
-from rollout.sampling import Mark, Sampler
-from rollout.verdict import judge, total
+from canary_service.cluster.live_cluster import LiveCluster
+from canary_service.config.settings import SourceName
+from canary_service.rollout.prometheus import Prometheus
+from canary_service.rollout.samples import Sample
+from canary_service.rollout.sampling import Mark, Sampler
+from canary_service.rollout.verdict import judge, total
 from sandbox.lifecycle import Sandbox
 from tests.live.application import eventually
 from tests.live.scene import GOOD_CANARY, NAME, PATHS, Scene

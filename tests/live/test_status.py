@@ -11,10 +11,10 @@ from lightkube import Client
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import Namespace
 
-from rollout.events import AnyEvent
-from rollout.journal import Journal
-from rollout.status import WINDOW_SECONDS, Status
-from routing.nginx import WEIGHT
+from canary_service.rollout.events import AnyEvent
+from canary_service.rollout.journal import Journal
+from canary_service.rollout.status import WINDOW_SECONDS, Status
+from canary_service.routing.nginx import WEIGHT
 from sandbox.lifecycle import Sandbox
 from sandbox.traffic import Traffic
 from tests.live import canary

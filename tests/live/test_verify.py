@@ -11,8 +11,8 @@ from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import Namespace, Service
 from lightkube.types import PatchType
 
-from rollout.verification import Verification
-from routing.nginx import WEIGHT
+from canary_service.rollout.verification import Verification
+from canary_service.routing.nginx import WEIGHT
 from sandbox.lifecycle import Sandbox
 from sandbox.traffic import Traffic
 from tests.live import canary

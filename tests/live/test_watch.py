@@ -14,8 +14,8 @@ import pytest
 from lightkube import Client
 from rich.text import Text
 
+from canary_service.routing.nginx import WEIGHT
 from demo.stack import CHECKOUT
-from routing.nginx import WEIGHT
 from sandbox.lifecycle import Sandbox
 from tests.live.application import eventually
 from tests.live.scene import CANARY, NAME, Scene
@@ -30,7 +30,7 @@ def scene(sandbox: Sandbox, cluster: Client, namespace: str, tmp_path: Path) -> 
 
 def watch(scene: Scene, *options: str, output: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [CHECKOUT / "cli" / "canary", "watch", "--stack", scene.stack.name, *options],
+        [CHECKOUT / "canary_service" / "cli" / "canary", "watch", "--stack", scene.stack.name, *options],
         cwd=scene.stack.folder,
         env={**scene.stack.environment, "TERM": "xterm", "COLUMNS": "80", "LINES": "24"},
         stdout=output,

@@ -11,9 +11,9 @@ import pytest
 import yaml
 from lightkube import Client
 
+from canary_service.rollout.events import AnyEvent, Finished, Promoted, RunStarted
+from canary_service.rollout.journal import journals, read
 from demo.stack import CHECKOUT
-from rollout.events import AnyEvent, Finished, Promoted, RunStarted
-from rollout.journal import journals, read
 from sandbox.lifecycle import Sandbox
 from tests.live.releases import Release, Run, Stage
 from tests.live.scene import STABLE_IMAGE
@@ -48,7 +48,7 @@ def released(folder: Path, sandbox: Sandbox, *waves: str, options: Sequence[str]
     with log.open("w") as errors:
         process = subprocess.Popen(
             [
-                *(str(CHECKOUT / "cli" / "canary"), "run", "--yes", "--json", *options),
+                *(str(CHECKOUT / "canary_service" / "cli" / "canary"), "run", "--yes", "--json", *options),
                 *(part for name in named for part in ("--wave", name)),
             ],
             cwd=folder,

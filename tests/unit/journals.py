@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from rollout.events import (
+from canary_service.rollout.events import (
     EVENTS,
     AnyEvent,
     Finished,
@@ -25,8 +25,8 @@ from rollout.events import (
     Troubled,
     WeightSet,
 )
-from rollout.samples import AlignedSample, PodsSample, Sample, TrackSample
-from rollout.verdict import GateResult, Outcome, Verdict
+from canary_service.rollout.samples import AlignedSample, PodsSample, Sample, TrackSample
+from canary_service.rollout.verdict import GateResult, Outcome, Verdict
 
 STACK = "macromind/dev"
 START = 1_795_000_000.0
@@ -271,7 +271,7 @@ JOURNALS: dict[str, Callable[..., Iterator[AnyEvent]]] = {
 
 def main(folder: Path) -> None:
     """Write all journals and their reports."""
-    from rollout.report import page  # noqa: PLC0415 - the stories are of use without it
+    from canary_service.rollout.report import page  # noqa: PLC0415 - the stories are of use without it
 
     folder.mkdir(parents=True, exist_ok=True)
     for name, story in JOURNALS.items():

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from config.loader import load
-from config.settings import Settings
-from observability.rules import groups
+from canary_service.config.loader import load
+from canary_service.config.settings import Settings
+from canary_service.observability.rules import groups
 from sandbox.toolchain.locate import locate
 
 SUITES = Path(__file__).parent / "data/promtool"

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from config.loader import load
-from config.settings import Settings
-from rollout.diagnosis import Diagnosis, State, moment
-from rollout.doctor import diagnose
-from routing.router import Manifest
-from workload.facts import Facts, Log, Share
+from canary_service.config.loader import load
+from canary_service.config.settings import Settings
+from canary_service.rollout.diagnosis import Diagnosis, State, moment
+from canary_service.rollout.doctor import diagnose
+from canary_service.routing.router import Manifest
+from canary_service.workload.facts import Facts, Log, Share
 
 SOUND = json.loads((Path(__file__).parent / "data/doctor/sound.json").read_text())
 STACK = "macromind/dev"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from rollout.alignment import Alignment, Reading
+from canary_service.rollout.alignment import Alignment, Reading
 
 INTERVAL = 15.0
 RATES = {"stable": 24.0, "canary": 6.0}

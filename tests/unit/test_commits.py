@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rollout.commits import CommitError, Commits, require_committed
-from rollout.events import Finished, Promoted, RolledBack, StepStarted, WeightSet
+from canary_service.rollout.commits import CommitError, Commits, require_committed
+from canary_service.rollout.events import Finished, Promoted, RolledBack, StepStarted, WeightSet
 
 STACK = "macromind/dev"
 FILE = "Pulumi.dev.yaml"

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-import config.loader
-from config.loader import ConfigError, Location, Problem, load
-from config.settings import CanarySettings, GateSettings, RolloutSettings, ServiceSettings
-from routing.nginx import Nginx
-from routing.router import Feature
-from routing.split import Entry, Match, SessionAffinity, Track
+import canary_service.config.loader
+from canary_service.config.loader import ConfigError, Location, Problem, load
+from canary_service.config.settings import CanarySettings, GateSettings, RolloutSettings, ServiceSettings
+from canary_service.routing.nginx import Nginx
+from canary_service.routing.router import Feature
+from canary_service.routing.split import Entry, Match, SessionAffinity, Track
 
 SERVICE: dict[str, Any] = {"path": "/api/auth", "port": 8080, "image": "macromind/auth-service:1.4.2"}
 CANARY: dict[str, Any] = {"image": "macromind/auth-service:1.5.0"}
@@ -652,7 +652,7 @@ def test_what_a_router_cannot_do_is_refused_with_those_that_can(
 ) -> None:
     lesser = Nginx()
     monkeypatch.setattr(lesser, "features", Nginx.features - {missing}, raising=False)
-    monkeypatch.setattr(config.loader, "ROUTERS", {"nginx": lesser, "able": Nginx()})
+    monkeypatch.setattr(canary_service.config.loader, "ROUTERS", {"nginx": lesser, "able": Nginx()})
 
     found = problems(of(**change))
 

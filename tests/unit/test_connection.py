@@ -12,8 +12,8 @@ import yaml
 from lightkube import Client
 from lightkube.resources.core_v1 import Namespace
 
-from cluster.connection import connect
-from cluster.errors import ClusterError
+from canary_service.cluster.connection import connect
+from canary_service.cluster.errors import ClusterError
 
 SECRET = "hunter2"  # noqa: S105 - it must not show in any message
 

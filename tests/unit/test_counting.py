@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from rollout.counting import Count, counted
+from canary_service.rollout.counting import Count, counted
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import get_args
 import pytest
 from pydantic import BaseModel
 
-from config.settings import Settings
-from rollout.events import EVENTS, AnyEvent
-from rollout.summary import RunSummary
+from canary_service.config.settings import Settings
+from canary_service.rollout.events import EVENTS, AnyEvent
+from canary_service.rollout.summary import RunSummary
 from tests import conformance
 
 ROOT = Path(__file__).parents[2]

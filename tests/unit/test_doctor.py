@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from cli import findings
-from rollout.diagnosis import Examination, moment
-from rollout.doctor import CHECKS
-from rollout.route_checks import CLASS_ANNOTATION, HEADER_PATTERN, WEIGHT_TOTAL
-from routing.nginx import AFFINITY, CANARY, COOKIE, HEADER_NAME, HEADER_VALUE, WEIGHT
-from routing.router import Manifest
+from canary_service.cli import findings
+from canary_service.rollout.diagnosis import Examination, moment
+from canary_service.rollout.doctor import CHECKS
+from canary_service.rollout.route_checks import CLASS_ANNOTATION, HEADER_PATTERN, WEIGHT_TOTAL
+from canary_service.routing.nginx import AFFINITY, CANARY, COOKIE, HEADER_NAME, HEADER_VALUE, WEIGHT
+from canary_service.routing.router import Manifest
+from canary_service.workload.facts import KINDS, Log, Share
+from canary_service.workload.live import FIELD_MANAGER, OWNER_ANNOTATION
 from tests.unit.recorded_cluster import STACK, World, crash, settings
-from workload.facts import KINDS, Log, Share
-from workload.live import FIELD_MANAGER, OWNER_ANNOTATION
 
 ROOT = Path(__file__).parents[2]
 

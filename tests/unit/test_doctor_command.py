@@ -10,16 +10,16 @@ from typing import Any
 import click
 import pytest
 
-from cli import doctor
-from cli.main import main
-from cli.project import Project
-from cluster.errors import ClusterError
-from config.loader import load
-from rollout.engine_events import SECRET
-from rollout.preview import EngineError
-from routing.nginx import WEIGHT
+from canary_service.cli import doctor
+from canary_service.cli.main import main
+from canary_service.cli.project import Project
+from canary_service.cluster.errors import ClusterError
+from canary_service.config.loader import load
+from canary_service.rollout.engine_events import SECRET
+from canary_service.rollout.preview import EngineError
+from canary_service.routing.nginx import WEIGHT
+from canary_service.workload.facts import Facts, Log
 from tests.unit.recorded_cluster import World, crash, settings
-from workload.facts import Facts, Log
 
 
 @dataclass

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from routing.registry import ROUTERS
-from routing.router import Manifest
-from routing.split import Track
+from canary_service.routing.registry import ROUTERS
+from canary_service.routing.router import Manifest
+from canary_service.routing.split import Track
+from canary_service.workload.facts import Share
+from canary_service.workload.live import FIELD_MANAGER
+from canary_service.workload.manifests import labels_of
 from tests.unit.recorded_cluster import STACK, World, settings
-from workload.facts import Share
-from workload.live import FIELD_MANAGER
-from workload.manifests import labels_of
 
 OTHERS = sorted(ROUTERS.keys() - {"nginx"})
 KEYS = {"gateway": {"gateway": json.dumps({"namespace": "gateways"})}}

@@ -5,11 +5,11 @@ from typing import NoReturn
 
 import pytest
 
-from cluster.errors import ForbiddenError
-from rollout.engine import EngineError
-from rollout.events import AnyEvent, Finished
-from rollout.stack import PodsError, PolicyError
-from rollout.steps import next_weight
+from canary_service.cluster.errors import ForbiddenError
+from canary_service.rollout.engine import EngineError
+from canary_service.rollout.events import AnyEvent, Finished
+from canary_service.rollout.stack import PodsError, PolicyError
+from canary_service.rollout.steps import next_weight
 from tests.unit.worlds import CANARY, NEXT, STABLE, KilledError, World, interrupt
 
 STEPS = (5, 20, 50, 100)

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from config.loader import load
-from config.settings import Settings
-from rollout.guards import RefusedError, Transition, transitions
-from routing.split import Backend, CanaryBackend, Entry, Match, Split, Track
-from workload.labels import selector
-from workload.live import LiveDeployment, LivePort, LiveService
+from canary_service.config.loader import load
+from canary_service.config.settings import Settings
+from canary_service.rollout.guards import RefusedError, Transition, transitions
+from canary_service.routing.split import Backend, CanaryBackend, Entry, Match, Split, Track
+from canary_service.workload.labels import selector
+from canary_service.workload.live import LiveDeployment, LivePort, LiveService
 
 NAME = "auth-service"
 STABLE, CANARY, NEXT = "example/auth:1.0", "example/auth:1.1", "example/auth:1.2"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rollout.interruption import ROLL_BACK, Interruptions
+from canary_service.rollout.interruption import ROLL_BACK, Interruptions
 
 
 @pytest.fixture(autouse=True)

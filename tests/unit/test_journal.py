@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from rollout.events import AnyEvent, Finished, Held, Troubled
-from rollout.journal import Journal, JournalError, Reader, journals, newest, read
+from canary_service.rollout.events import AnyEvent, Finished, Held, Troubled
+from canary_service.rollout.journal import Journal, JournalError, Reader, journals, newest, read
 
 STACK = "macromind/dev"
 CHECKOUT = Path(__file__).parents[2]
@@ -150,7 +150,7 @@ def test_a_full_disk_is_said_once_and_leaves_whole_lines(tmp_path: Path) -> None
 
 def test_a_journal_is_open_until_its_writer_ends_however_it_ends(tmp_path: Path) -> None:
     program = (
-        "import sys, pathlib; from rollout.journal import Journal\n"
+        "import sys, pathlib; from canary_service.rollout.journal import Journal\n"
         "journal = Journal(pathlib.Path(sys.argv[1]), 'dev', print)\n"
         "print(journal.path, flush=True)\n"
         "sys.stdin.read()"

@@ -5,14 +5,22 @@ from typing import Any
 
 import pytest
 
-from config.loader import load
-from config.settings import Settings
-from routing.nginx import WEIGHT
-from routing.router import Manifest
-from routing.split import Track
-from workload.labels import selector
-from workload.live import FIELD_MANAGER, LivePort, LiveService, Objects, changed_by_others, lacks, live_service
-from workload.manifests import deployment, labels_of, service
+from canary_service.config.loader import load
+from canary_service.config.settings import Settings
+from canary_service.routing.nginx import WEIGHT
+from canary_service.routing.router import Manifest
+from canary_service.routing.split import Track
+from canary_service.workload.labels import selector
+from canary_service.workload.live import (
+    FIELD_MANAGER,
+    LivePort,
+    LiveService,
+    Objects,
+    changed_by_others,
+    lacks,
+    live_service,
+)
+from canary_service.workload.manifests import deployment, labels_of, service
 
 NAME = "app"
 CANARY = f"{NAME}-canary"

@@ -7,13 +7,13 @@ import httpx2
 import pytest
 from lightkube import ApiError, Client
 
-from cluster.errors import ClusterError
-from cluster.live_cluster import LiveCluster
-from config.loader import load
-from config.settings import Settings
-from routing.nginx import WEIGHT
-from routing.split import Track
-from workload.manifests import labels_of
+from canary_service.cluster.errors import ClusterError
+from canary_service.cluster.live_cluster import LiveCluster
+from canary_service.config.loader import load
+from canary_service.config.settings import Settings
+from canary_service.routing.nginx import WEIGHT
+from canary_service.routing.split import Track
+from canary_service.workload.manifests import labels_of
 
 NAMES = ("cart", "pay", "shop")
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from rollout import notifications
-from rollout.events import AnyEvent
-from rollout.notifications import Notifier
+from canary_service.rollout import notifications
+from canary_service.rollout.events import AnyEvent
+from canary_service.rollout.notifications import Notifier
 from tests.unit.journals import rolled_back
 
 TOKEN = "T0KEN"  # noqa: S105 - no real one

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from observability.dashboard import FILE, content
-from observability.manifests import dashboard, monitoring_name, pod_monitor, prometheus_rule
-from observability.rules import groups
+from canary_service.observability.dashboard import FILE, content
+from canary_service.observability.manifests import dashboard, monitoring_name, pod_monitor, prometheus_rule
+from canary_service.observability.rules import groups
 from tests.unit import promtool
 
 ROOT = Path(__file__).parents[2]
@@ -136,7 +136,7 @@ def queries() -> list[str]:
 
 
 def test_a_stack_is_made_without_grafanas_sdk() -> None:
-    loaded = "import sys, components.monitoring; print('grafana_foundation_sdk' in sys.modules)"
+    loaded = "import sys, canary_service.components.monitoring; print('grafana_foundation_sdk' in sys.modules)"
 
     done = subprocess.run([sys.executable, "-c", loaded], cwd=ROOT, capture_output=True, text=True, check=True)
 

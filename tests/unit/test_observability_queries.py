@@ -8,8 +8,8 @@ from typing import get_args
 import pytest
 import yaml
 
-from config.settings import SourceName
-from observability.queries import (
+from canary_service.config.settings import SourceName
+from canary_service.observability.queries import (
     SOURCES,
     MetricSource,
     Scope,

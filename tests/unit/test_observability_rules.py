@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from config.settings import Settings
-from observability.queries import SOURCES
-from observability.rules import groups
+from canary_service.config.settings import Settings
+from canary_service.observability.queries import SOURCES
+from canary_service.observability.rules import groups
 from tests.unit import promtool
 
 ROOT = Path(__file__).parents[2]

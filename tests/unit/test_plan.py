@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from cli import markdown, text
-from config.loader import load
-from config.settings import Settings
-from rollout.engine_events import SECRET, EventStream, encrypted_values, read
-from rollout.guards import missing_namespace
-from rollout.plan import (
+from canary_service.cli import markdown, text
+from canary_service.config.loader import load
+from canary_service.config.settings import Settings
+from canary_service.rollout.engine_events import SECRET, EventStream, encrypted_values, read
+from canary_service.rollout.guards import missing_namespace
+from canary_service.rollout.plan import (
     Before,
     ObjectPlan,
     Plan,
@@ -26,8 +26,8 @@ from rollout.plan import (
     stack_of,
     state_before,
 )
-from rollout.redaction import without
-from workload.live import LiveService
+from canary_service.rollout.redaction import without
+from canary_service.workload.live import LiveService
 
 ROOT = Path(__file__).parents[2]
 RECORDED = Path(__file__).parent / "data" / "plan"

@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cli.main import main
+from canary_service.cli.main import main
+from canary_service.rollout.engine_events import SECRET
 from demo.measurement import wait_for
-from rollout.engine_events import SECRET
 
 RECORDED = Path(__file__).parent / "data" / "plan"
 
@@ -188,7 +188,7 @@ def test_a_preview_that_takes_its_time_gives_a_sign_of_life(fake: Fake) -> None:
 @pytest.mark.parametrize("order", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_the_engine_too(fake: Fake, order: signal.Signals) -> None:
     fake.prepare("shift", tenths=600)
-    program = Path(__file__).parents[2] / "cli" / "canary"
+    program = Path(__file__).parents[2] / "canary_service/cli/canary"
     with subprocess.Popen([program, "plan"], stderr=subprocess.PIPE, text=True) as process:
         assert wait_for((fake.folder / "calls").exists, bool, 20)
         (engine,) = psutil.Process(process.pid).children()
@@ -211,7 +211,7 @@ def test_a_metrics_server_that_does_not_answer_is_said_and_stops_nothing(fake: F
 
 def test_a_terminal_without_arrows_is_no_reason_to_fail(fake: Fake) -> None:
     fake.prepare("shift")
-    program = Path(__file__).parents[2] / "cli" / "canary"
+    program = Path(__file__).parents[2] / "canary_service/cli/canary"
     done = subprocess.run(
         [program, "plan"],
         env={**os.environ, "PYTHONIOENCODING": "iso-8859-1"},

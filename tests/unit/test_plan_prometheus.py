@@ -7,8 +7,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from observability.queries import APPLICATION, request_rate
-from rollout.prometheus import PrometheusError, instant, shown
+from canary_service.observability.queries import APPLICATION, request_rate
+from canary_service.rollout.prometheus import PrometheusError, instant, shown
 
 
 class Server(HTTPServer):

@@ -14,13 +14,13 @@ import yaml
 from pulumi.runtime.config import set_all_config
 from pulumi.runtime.stack import Stack
 
-from cluster.errors import ClusterError
-from config.loader import load
-from config.settings import Settings
+from canary_service.cluster.errors import ClusterError
+from canary_service.config.loader import load
+from canary_service.config.settings import Settings
+from canary_service.routing.split import Backend, CanaryBackend, Entry, Match, Split, Track
+from canary_service.workload.labels import selector
+from canary_service.workload.live import LiveDeployment, LiveService
 from demo.stack import CONFIGURATION
-from routing.split import Backend, CanaryBackend, Entry, Match, Split, Track
-from workload.labels import selector
-from workload.live import LiveDeployment, LiveService
 
 ROOT = Path(__file__).parents[2]
 
@@ -112,10 +112,10 @@ class EmptyCluster:
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
     recorder = Recorder()
-    monkeypatch.setattr("rollout.update.connect", lambda _: None)
+    monkeypatch.setattr("canary_service.rollout.update.connect", lambda _: None)
     EmptyCluster.waited_for, EmptyCluster.lowered, EmptyCluster.routed, EmptyCluster.live = [], [], [], {}
     EmptyCluster.has_operator = True
-    monkeypatch.setattr("rollout.update.LiveCluster", EmptyCluster)
+    monkeypatch.setattr("canary_service.rollout.update.LiveCluster", EmptyCluster)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     pulumi.runtime.set_mocks(recorder, project="macromind", stack="test", preview=False)
@@ -220,7 +220,7 @@ def test_a_preview_without_a_cluster_does_not_take_monitoring_for_gone(
     def unreachable(_: object) -> None:
         raise ClusterError("the API server cannot be asked")
 
-    monkeypatch.setattr("rollout.update.connect", unreachable)
+    monkeypatch.setattr("canary_service.rollout.update.connect", unreachable)
     pulumi.runtime.set_mocks(recorder, project="macromind", stack="test", preview=True)
 
     run(stack("dev"))

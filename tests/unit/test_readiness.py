@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from workload.readiness import Readiness, newest_replica_set, readiness, rollout_completed
+from canary_service.workload.readiness import Readiness, newest_replica_set, readiness, rollout_completed
 
 TEMPLATE = "abc"
 

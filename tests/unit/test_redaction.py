@@ -1,7 +1,7 @@
 """No secret of the configuration leaves with an event, and what things are called stays."""
 
-from rollout.events import Finished, Held, Sampled, Troubled
-from rollout.redaction import without
+from canary_service.rollout.events import Finished, Held, Sampled, Troubled
+from canary_service.rollout.redaction import without
 from tests.unit.journals import STACK, rolled_back
 
 

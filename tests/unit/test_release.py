@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from config.loader import load
-from config.settings import Settings
-from rollout.release import Copy, ReleaseError, key_of, path_of, promotion, removal, weight_changes
+from canary_service.config.loader import load
+from canary_service.config.settings import Settings
+from canary_service.rollout.release import Copy, ReleaseError, key_of, path_of, promotion, removal, weight_changes
 
 IMAGE = "example/app:2.0"
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import click
 import pytest
 
-from cli.main import main
-from cli.project import Project
-from cli.release import chosen
-from config.loader import load
+from canary_service.cli.main import main
+from canary_service.cli.project import Project
+from canary_service.cli.release import chosen
+from canary_service.config.loader import load
 
 PULUMI = """#!/bin/sh
 printf '%s\\n' "$*" >> "$FAKE/calls"

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from cli.main import main
-from config.settings import GateSettings
-from rollout.events import EVENTS, AnyEvent, RunStarted, Sampled, ServiceAtStart, StepStarted
-from rollout.replay import ReplayError, replayed, steps
-from rollout.samples import AlignedSample, PodsSample, Sample, TrackSample
-from rollout.verdict import Verdict
+from canary_service.cli.main import main
+from canary_service.config.settings import GateSettings
+from canary_service.rollout.events import EVENTS, AnyEvent, RunStarted, Sampled, ServiceAtStart, StepStarted
+from canary_service.rollout.replay import ReplayError, replayed, steps
+from canary_service.rollout.samples import AlignedSample, PodsSample, Sample, TrackSample
+from canary_service.rollout.verdict import Verdict
 
 STACK = "shop/dev"
 NOT_YET = Verdict(service="app", outcome="inconclusive", gates=())

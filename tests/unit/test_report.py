@@ -6,11 +6,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from rollout.course import Course
-from rollout.event_words import line
-from rollout.events import AnyEvent, Sampled, WeightSet
-from rollout.report import page
-from rollout.summary import RunSummary, summarised
+from canary_service.rollout.course import Course
+from canary_service.rollout.event_words import line
+from canary_service.rollout.events import AnyEvent, Sampled, WeightSet
+from canary_service.rollout.report import page
+from canary_service.rollout.summary import RunSummary, summarised
 from tests.unit.journals import JOURNALS, STACK, promoted, rolled_back, unfinished
 
 ATTACK = "</title></style></script><script>alert('x')</script><img src=x onerror=alert(1)>\x00\ud800\"'&amp;"

@@ -6,9 +6,9 @@ from threading import Thread
 
 import pytest
 
-from rollout.counting import Count
-from rollout.requests import Target, send
-from routing.split import Track
+from canary_service.rollout.counting import Count
+from canary_service.rollout.requests import Target, send
+from canary_service.routing.split import Track
 
 TARGET = Target("shop.example", "/api", {"X-Canary": "true"})
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from routing.ordered import Cookie, cookie_pattern
-from routing.registry import ROUTERS
-from routing.router import Feature, Router, UnreadableRouteError
-from routing.split import Backend, CanaryBackend, Entry, Match, SessionAffinity, Split, Track
+from canary_service.routing.ordered import Cookie, cookie_pattern
+from canary_service.routing.registry import ROUTERS
+from canary_service.routing.router import Feature, Router, UnreadableRouteError
+from canary_service.routing.split import Backend, CanaryBackend, Entry, Match, SessionAffinity, Split, Track
 from tests.splits import AFFINITY, CANARY, ENTRIES, SPLITS, STABLE_ONLY, drawn, fitted, needs
 
 routers = pytest.mark.parametrize("router", ROUTERS.values(), ids=ROUTERS.keys())

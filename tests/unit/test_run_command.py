@@ -10,14 +10,14 @@ from pathlib import Path
 import click
 import pytest
 
-from cli import run as command
-from cli.main import canary, main
-from cli.project import Project
-from cli.terminal import Terminal
-from config.loader import load
-from rollout.alone import alone
-from rollout.driver import Start
-from rollout.stack import LockedError
+from canary_service.cli import run as command
+from canary_service.cli.main import canary, main
+from canary_service.cli.project import Project
+from canary_service.cli.terminal import Terminal
+from canary_service.config.loader import load
+from canary_service.rollout.alone import alone
+from canary_service.rollout.driver import Start
+from canary_service.rollout.stack import LockedError
 from tests.unit.worlds import World
 
 

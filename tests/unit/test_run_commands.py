@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from cli.main import main
-from cli.report import write, write_after
-from rollout.events import EVENTS, AnyEvent
-from rollout.journal import Journal
+from canary_service.cli.main import main
+from canary_service.cli.report import write, write_after
+from canary_service.rollout.events import EVENTS, AnyEvent
+from canary_service.rollout.journal import Journal
 from tests.unit.journals import promoted, rolled_back, unfinished
 
 CHECKOUT = Path(__file__).parents[2]
@@ -187,7 +187,9 @@ def test_the_present_state_of_a_run_is_shown_once(project: Path, run: Run) -> No
 
 
 def watch(project: Path) -> subprocess.Popen[str]:
-    program = "import sys; sys.argv = ['canary', 'watch', '--stack', 'dev']; from cli.main import main; main()"
+    program = (
+        "import sys; sys.argv = ['canary', 'watch', '--stack', 'dev']; from canary_service.cli.main import main; main()"
+    )
     return subprocess.Popen(
         [sys.executable, "-c", program],
         cwd=project,

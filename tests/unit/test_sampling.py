@@ -10,15 +10,15 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-import rollout.prometheus
-from cluster.errors import ClusterError
-from cluster.live_cluster import PodsSeen
-from config.loader import load
-from config.settings import Settings, SourceName
-from rollout.samples import AlignedSample, Sample
-from rollout.sampling import Sampler
-from routing.split import Backend, CanaryBackend, Match, Split, Track
-from workload.readiness import Readiness
+import canary_service.rollout.prometheus
+from canary_service.cluster.errors import ClusterError
+from canary_service.cluster.live_cluster import PodsSeen
+from canary_service.config.loader import load
+from canary_service.config.settings import Settings, SourceName
+from canary_service.rollout.samples import AlignedSample, Sample
+from canary_service.rollout.sampling import Sampler
+from canary_service.routing.split import Backend, CanaryBackend, Match, Split, Track
+from canary_service.workload.readiness import Readiness
 
 SERVICE = {"path": "/", "port": 8080, "image": "app:1", "canary": {"image": "app:2"}}
 BOUNDS = ("0.1", "1", "+Inf")
@@ -396,7 +396,7 @@ class TestNotAnswered:
         drips: bool,  # noqa: FBT001 - a parameter
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(rollout.prometheus, "TIMEOUT_SECONDS", 0.2)
+        monkeypatch.setattr(canary_service.rollout.prometheus, "TIMEOUT_SECONDS", 0.2)
         slow = Watch(watch.server, watch.cluster, Sampler(settings(), watch.server.url, watch.cluster))
 
         asked: list[str] = []

@@ -2,12 +2,12 @@
 
 import pytest
 
-from observability.recorded import LEAST_WEIGHT, MOST_WEIGHT, SHARE
-from rollout import shares
-from rollout.prometheus import PrometheusError
-from rollout.shares import measured_shares
+from canary_service.observability.recorded import LEAST_WEIGHT, MOST_WEIGHT, SHARE
+from canary_service.rollout import shares
+from canary_service.rollout.prometheus import PrometheusError
+from canary_service.rollout.shares import measured_shares
+from canary_service.workload.facts import Share
 from tests.unit.recorded_cluster import settings
-from workload.facts import Share
 
 URL = "http://me:s3cret@prometheus.example:9090"
 

@@ -22,18 +22,18 @@ import pytest
 from google.protobuf.empty_pb2 import Empty  # type: ignore[import-untyped] # likewise
 from pulumi.runtime.proto import language_pb2_grpc
 
-import rollout.stack
-from cluster.errors import ClusterError
-from cluster.live_cluster import _not_ready
-from config.loader import ConfigError, Problem
+import canary_service.rollout.stack
+from canary_service.cluster.errors import ClusterError
+from canary_service.cluster.live_cluster import _not_ready
+from canary_service.config.loader import ConfigError, Problem
+from canary_service.rollout import engine
+from canary_service.rollout.engine import EngineError
+from canary_service.rollout.guards import RefusedError
+from canary_service.rollout.release import Copy
+from canary_service.rollout.stack import LockedError, PodsError, PolicyError, Stack, stored
+from canary_service.routing.split import Track
+from canary_service.workload.readiness import Readiness
 from demo.measurement import wait_for
-from rollout import engine
-from rollout.engine import EngineError
-from rollout.guards import RefusedError
-from rollout.release import Copy
-from rollout.stack import LockedError, PodsError, PolicyError, Stack, stored
-from routing.split import Track
-from workload.readiness import Readiness
 
 RECORDED = Path(__file__).parent / "data" / "plan"
 
@@ -225,7 +225,7 @@ class Loaded:
 
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rollout.stack, "Program", Loaded)
+    monkeypatch.setattr(canary_service.rollout.stack, "Program", Loaded)
 
 
 @pytest.mark.usefixtures("loaded")

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from rollout.statistics import Proportion, deviations, difference, quantile, shared, up_to
+from canary_service.rollout.statistics import Proportion, deviations, difference, quantile, shared, up_to
 
 TWO_SIDED_95 = 1.959964
 SEED = 20261123

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from cli.status_text import duration, render
-from config.settings import Settings
-from rollout.counting import Count
-from rollout.events import AnyEvent, RolledBack, RunStarted, Sampled
-from rollout.samples import Sample
-from rollout.status import Seen, ServiceStatus, status
-from rollout.verdict import GateResult, Verdict
-from routing.router import Manifest
+from canary_service.cli.status_text import duration, render
+from canary_service.config.settings import Settings
+from canary_service.rollout.counting import Count
+from canary_service.rollout.events import AnyEvent, RolledBack, RunStarted, Sampled
+from canary_service.rollout.samples import Sample
+from canary_service.rollout.status import Seen, ServiceStatus, status
+from canary_service.rollout.verdict import GateResult, Verdict
+from canary_service.routing.router import Manifest
+from canary_service.workload.live import LiveService
 from tests.unit.test_guards import CANARY, NAME, NEXT, STABLE, declared, running
-from workload.live import LiveService
 
 STACK = "macromind/dev"
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC).timestamp()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rollout.steps import next_weight, next_weights
+from canary_service.rollout.steps import next_weight, next_weights
 
 STEPS = (5, 20, 50, 100)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.streams import unfailing
+from canary_service.cli.streams import unfailing
 
 ROOT = Path(__file__).parents[2]
 
@@ -17,9 +17,9 @@ WRITES = """\
 import sys
 import click
 from rich.console import Console
-from cli.progress import Progress
-from cli.streams import unfailing
-from cli.view import Lines, View
+from canary_service.cli.progress import Progress
+from canary_service.cli.streams import unfailing
+from canary_service.cli.view import Lines, View
 from tests.unit.journals import promoted
 
 sys.stdin.read()

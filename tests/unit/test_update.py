@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from config.loader import load
-from rollout.guards import Transition
-from rollout.update import Update
-from routing.registry import ROUTERS
-from routing.split import Split
-from workload.live import LiveService
+from canary_service.config.loader import load
+from canary_service.rollout.guards import Transition
+from canary_service.rollout.update import Update
+from canary_service.routing.registry import ROUTERS
+from canary_service.routing.split import Split
+from canary_service.workload.live import LiveService
 
 if TYPE_CHECKING:
-    from cluster.live_cluster import LiveCluster
+    from canary_service.cluster.live_cluster import LiveCluster
 
 SERVICE = {"path": "/", "port": 8080, "image": "example/app:1.0", "canary": {"image": "example/app:2.0"}}
 RAW = {"namespace": "shop", "host": "shop.example", "canaryWeight": "5", "services": json.dumps({"shop": SERVICE})}
@@ -32,7 +32,7 @@ def test_an_image_is_replaced_when_the_router_in_force_too_has_had_time_to_follo
     monkeypatch: pytest.MonkeyPatch, former: str, slowest: str
 ) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr("rollout.update.time.sleep", pauses.append)
+    monkeypatch.setattr("canary_service.rollout.update.time.sleep", pauses.append)
     live = {"shop": LiveService(former_router=former)}
     change = Transition(lowers_to=5, replaces=True)
     assert ROUTERS["istio"].sync_seconds > ROUTERS["traefik"].sync_seconds

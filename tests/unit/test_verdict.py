@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from config.settings import GateSettings
-from rollout.samples import AlignedSample, PodsSample, Sample, TrackSample
-from rollout.verdict import GateResult, Outcome, judge
+from canary_service.config.settings import GateSettings
+from canary_service.rollout.samples import AlignedSample, PodsSample, Sample, TrackSample
+from canary_service.rollout.verdict import GateResult, Outcome, judge
 
 READY = PodsSample(wanted=2, ready=2, limited=("memory",), memory_percent=40.0)
 

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from benchmarks.verdicts import Scenario, binomial, run
-from config.settings import RolloutSettings
+from canary_service.config.settings import RolloutSettings
 
 SEED = 11
 

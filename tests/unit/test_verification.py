@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from cli.verification_text import render
-from config.settings import Settings
-from rollout.counting import Count
-from rollout.verification import (
+from canary_service.cli.verification_text import render
+from canary_service.config.settings import Settings
+from canary_service.rollout.counting import Count
+from canary_service.rollout.verification import (
     Check,
     Evidence,
     Kind,
@@ -19,8 +19,8 @@ from rollout.verification import (
     unsettled,
     verification,
 )
+from canary_service.workload.live import LiveService
 from tests.unit.test_guards import CANARY, NAME, declared, running
-from workload.live import LiveService
 
 HEADER = {"image": "example/auth:1.1", "header": {"name": "X-Canary", "value": "true"}}
 STICKY = {"cookieName": "route"}

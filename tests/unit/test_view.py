@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from cli.view import Lines, Row, Scene, View, listener, scene_of
-from rollout.course import Course
-from rollout.events import AnyEvent, Held, RolledBack, Sampled, StepStarted, WeightSet
+from canary_service.cli.view import Lines, Row, Scene, View, listener, scene_of
+from canary_service.rollout.course import Course
+from canary_service.rollout.events import AnyEvent, Held, RolledBack, Sampled, StepStarted, WeightSet
 from tests.unit.journals import STACK, promoted, rolled_back, unfinished
 
 SIZES = [(80, 24), (120, 40), (100, 24), (76, 24), (60, 15), (40, 10), (30, 8)]

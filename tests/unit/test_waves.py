@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from rollout.waves import Phase, Wave
+from canary_service.rollout.waves import Phase, Wave
 
 Outcome = Callable[[str, Phase], int]
 

@@ -13,15 +13,15 @@ from typing import Any
 import click
 import pytest
 
-from cli import run as command
-from cli.main import canary
-from cli.project import Project
-from cli.waves import Fleet, Member, members
-from config.loader import load
+from canary_service.cli import run as command
+from canary_service.cli.main import canary
+from canary_service.cli.project import Project
+from canary_service.cli.waves import Fleet, Member, members
+from canary_service.config.loader import load
+from canary_service.rollout.events import EVENTS, Sampled
+from canary_service.rollout.samples import Sample
+from canary_service.rollout.verdict import GateResult, Verdict
 from demo.measurement import wait_for
-from rollout.events import EVENTS, Sampled
-from rollout.samples import Sample
-from rollout.verdict import GateResult, Verdict
 
 # Stands for `canary run`: notes how it was called, and does what `orders` says for its stack and what it is for.
 RUN = r"""

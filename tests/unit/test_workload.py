@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from config.settings import Settings
-from routing.split import Track
-from workload.labels import image_version, labels
-from workload.manifests import (
+from canary_service.config.settings import Settings
+from canary_service.routing.split import Track
+from canary_service.workload.labels import image_version, labels
+from canary_service.workload.manifests import (
     autoscaler,
     configurations,
     configurations_used,

@@ -8,21 +8,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from cluster.errors import ClusterError
-from config.loader import load
-from config.settings import Settings
-from rollout.driver import Driver, RunEnded, Task
-from rollout.engine import EngineError
-from rollout.events import EVENTS, AnyEvent, Finished, Sampled, Troubled, WeightSet
-from rollout.release import Changes, Copy, path_of
-from rollout.samples import PodsSample, Sample, TrackSample
-from rollout.sampling import Mark
-from rollout.stack import LockedError
-from rollout.tools import Tools
-from rollout.verdict import GateResult, Outcome, Verdict
-from routing.split import Backend, CanaryBackend, Match, Split, Track
-from workload.labels import object_name, selector
-from workload.live import LiveDeployment, LiveService
+from canary_service.cluster.errors import ClusterError
+from canary_service.config.loader import load
+from canary_service.config.settings import Settings
+from canary_service.rollout.driver import Driver, RunEnded, Task
+from canary_service.rollout.engine import EngineError
+from canary_service.rollout.events import EVENTS, AnyEvent, Finished, Sampled, Troubled, WeightSet
+from canary_service.rollout.release import Changes, Copy, path_of
+from canary_service.rollout.samples import PodsSample, Sample, TrackSample
+from canary_service.rollout.sampling import Mark
+from canary_service.rollout.stack import LockedError
+from canary_service.rollout.tools import Tools
+from canary_service.rollout.verdict import GateResult, Outcome, Verdict
+from canary_service.routing.split import Backend, CanaryBackend, Match, Split, Track
+from canary_service.workload.labels import object_name, selector
+from canary_service.workload.live import LiveDeployment, LiveService
 
 STACK = "macromind/dev"
 STABLE, CANARY, NEXT = "example/app:1.0", "example/app:2.0", "example/app:3.0"

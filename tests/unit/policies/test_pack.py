@@ -19,11 +19,18 @@ from canary_policies.catalog import RULES
 from canary_policies.documentation import page
 from canary_policies.rule import Finding, ResourceRule, Rule, Severity, StackRule, UnknownOptionError
 from canary_policies.weights import override_refused
-from components.kubernetes_object import annotated
-from config.loader import load
-from routing.split import Track
+from canary_service.components.kubernetes_object import annotated
+from canary_service.config.loader import load
+from canary_service.routing.split import Track
+from canary_service.workload.manifests import (
+    autoscaler,
+    configurations,
+    deployment,
+    disruption_budget,
+    labels_of,
+    service,
+)
 from tests.unit.policies.samples import NGINX, Manifest, changed, named, objects, valid, workload
-from workload.manifests import autoscaler, configurations, deployment, disruption_budget, labels_of, service
 
 ROOT = Path(__file__).parents[3]
 PACK = ROOT / "policies"

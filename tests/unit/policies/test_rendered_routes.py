@@ -7,9 +7,9 @@ import pytest
 from canary_policies import routes, weights
 from canary_policies.objects import Object, objects_of
 from canary_policies.weights import shares
-from routing.registry import ROUTERS
-from routing.router import Router
-from routing.split import Split
+from canary_service.routing.registry import ROUTERS
+from canary_service.routing.router import Router
+from canary_service.routing.split import Split
 from tests.splits import CANARY, SPLITS, STABLE_ONLY, fitted, needs
 
 routers = pytest.mark.parametrize("router", ROUTERS.values(), ids=ROUTERS.keys())

@@ -1,0 +1,62 @@
+"""Registers a manifest as it stands.
+
+The classes of `pulumi_kubernetes` do the same through generated types, whose import alone costs more than all the
+rest of this program (docs/adr/0002-thin-resources.md). Type tokens and so URNs are the same as theirs.
+"""
+
+from functools import cache
+from importlib.metadata import version
+from typing import Final
+
+import pulumi
+
+from canary_service.routing.router import Manifest
+from canary_service.workload.live import FIELD_MANAGER, OWNER_ANNOTATION
+
+ENGINE_ANNOTATIONS: Final = {
+    # Who changes an object by hand (`kubectl annotate`) owns that field in server-side apply, and the next preview
+    # ends with a conflict. The stack file is the truth: what it declares is put back.
+    "pulumi.com/patchForce": "true",
+    # One name for all writes, so that what others wrote can be told and put right (docs/adr/0009-drift.md).
+    "pulumi.com/patchFieldManager": FIELD_MANAGER,
+}
+
+# The provider's own waits are replaced (docs/adr/0003-await.md). On a Deployment `skipAwait` would also skip the wait
+# for its deletion, and its pods could outlive their Service; a condition that always holds does not.
+SKIP_AWAIT: Final = {"pulumi.com/skipAwait": "true"}
+NO_CONDITION: Final = {"pulumi.com/waitFor": "jsonpath={.metadata.uid}"}
+
+
+def annotated(manifest: Manifest) -> Manifest:
+    """Return a manifest with what the provider reads from its annotations, and the stack that it belongs to."""
+    metadata = manifest["metadata"]
+    wait = NO_CONDITION if manifest["kind"] == "Deployment" else SKIP_AWAIT
+    owner = {OWNER_ANNOTATION: f"{pulumi.get_project()}/{pulumi.get_stack()}"}
+    annotations = metadata.get("annotations", {}) | ENGINE_ANNOTATIONS | wait | owner
+    return manifest | {"metadata": metadata | {"annotations": annotations}}
+
+
+class KubernetesObject(pulumi.CustomResource):
+    """One object of the Kubernetes provider.
+
+    Its URN name is the object's own name, by which users and `--target` refer to it. `metadata` is what the API
+    server gave back.
+    """
+
+    metadata: pulumi.Output[Manifest]
+
+    def __init__(self, manifest: Manifest, opts: pulumi.ResourceOptions) -> None:
+        api_version: str = manifest["apiVersion"]
+        group = api_version if "/" in api_version else f"core/{api_version}"
+        super().__init__(
+            f"kubernetes:{group}:{manifest['kind']}",
+            manifest["metadata"]["name"],
+            manifest,
+            pulumi.ResourceOptions.merge(pulumi.ResourceOptions(version=_provider_version()), opts),
+        )
+
+
+@cache
+def _provider_version() -> str:
+    """Return the version of the installed SDK, which is also that of its provider."""
+    return version("pulumi-kubernetes")

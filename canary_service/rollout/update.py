@@ -1,0 +1,83 @@
+"""What comes before an update: the configuration is compared with the cluster, and weights that fall are lowered."""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from canary_service.cluster.connection import connect
+from canary_service.cluster.live_cluster import LiveCluster
+from canary_service.config.loader import Problem
+from canary_service.config.settings import Settings
+from canary_service.rollout.guards import RefusedError, Transition, missing_namespace, transitions
+from canary_service.routing.registry import ROUTERS
+from canary_service.workload.live import LiveService
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """A cluster as it is before an update; `problems` keep any update of the stack from it."""
+
+    cluster: LiveCluster
+    live: Mapping[str, LiveService]
+    problems: tuple[Problem, ...] = ()
+
+
+def observed(settings: Settings, provider: Mapping[str, str]) -> Observed:
+    """Look at the cluster that the Kubernetes provider's configuration leads to.
+
+    Raises:
+        ClusterError: it cannot be asked.
+    """
+    cluster = LiveCluster(connect(provider), settings)
+    there = settings.create_namespace or cluster.has_namespace()
+    return Observed(cluster, cluster.read(), () if there else (missing_namespace(settings),))
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """An update that may be carried out: `live` is what the cluster has of each service, `changes` what it does to it.
+
+    `cluster` is None where there is none; then nothing is known and nothing was checked.
+    """
+
+    settings: Settings
+    cluster: LiveCluster | None
+    live: Mapping[str, LiveService]
+    changes: Mapping[str, Transition]
+
+    @staticmethod
+    def compared(settings: Settings, provider: Mapping[str, str], stack: str) -> "Update":
+        """Compare a configuration with the cluster that the Kubernetes provider's configuration leads to.
+
+        `stack` is PROJECT/STACK.
+
+        Raises:
+            ClusterError: the cluster cannot be asked.
+            RefusedError: the update would lose requests or surprise users.
+        """
+        found = observed(settings, provider)
+        if found.problems:
+            raise RefusedError(found.problems)
+        return Update(settings, found.cluster, found.live, transitions(settings, found.live, stack))
+
+    @staticmethod
+    def unchecked(settings: Settings) -> "Update":
+        """Return the update as a preview without a cluster has to take it."""
+        nothing = {name: LiveService() for name in settings.services}
+        return Update(settings, None, nothing, dict.fromkeys(settings.services, Transition()))
+
+    def lower(self) -> Iterator[str]:
+        """Lower weights ahead of all else, and tell each: whatever fails afterwards, the way back has been taken.
+
+        Raises:
+            ClusterError: the API server refused, or gives back another weight.
+        """
+        lowered = {name: change.lowers_to for name, change in self.changes.items() if change.lowers_to is not None}
+        if self.cluster and lowered:
+            for name, split in self.cluster.lower(lowered).items():
+                yield f"{name}: {self.live[name].weight} → {split.weight} %, set ahead of all else and read back"
+        if any(self.changes[name].replaces for name in lowered):
+            # The image that got requests is about to be replaced: first the router has to follow.
+            former = {self.live[name].former_router for name in lowered} - {""}
+            routers = [self.settings.router_of_stack(), *(ROUTERS[name] for name in former)]
+            time.sleep(max(router.sync_seconds for router in routers))

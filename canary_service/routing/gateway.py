@@ -1,0 +1,158 @@
+"""HTTPRoute of the Gateway API (https://gateway-api.sigs.k8s.io/reference/spec/), standard channel."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Final
+
+from canary_service.routing.ordered import (
+    COOKIE_HEADER,
+    HEADER_SYNTAX,
+    Condition,
+    SharedObjects,
+    Shares,
+    backends_of,
+    cookie_of,
+    cookie_pattern,
+    metadata,
+    only,
+    rules,
+    services,
+    shares,
+)
+from canary_service.routing.router import Feature, HeaderSyntax, Manifest, RouteKind, RouteObject, UnreadableRouteError
+from canary_service.routing.split import Backend, Entry, Header, Match, Split
+
+API_VERSION: Final = "gateway.networking.k8s.io/v1"
+KIND: Final = "HTTPRoute"
+_GROUP: Final = "gateway.networking.k8s.io"
+_PATH_TYPES: Final = {"Prefix": "PathPrefix", "Exact": "Exact"}
+
+
+class HttpRoutes(SharedObjects, ABC):
+    """One HTTPRoute named as the service; what it is attached to is the subclass's."""
+
+    features = frozenset({Feature.WEIGHT, Feature.HEADER, Feature.COOKIE})
+    kinds = (RouteKind(API_VERSION, KIND, "httproutes"),)
+    header_syntax: HeaderSyntax = HEADER_SYNTAX
+    # Istio, which serves these routes too, gathers changes for up to 10 s (PILOT_DEBOUNCE_MAX); others are faster
+    # (Traefik 2 s) or name no bound.
+    sync_seconds = 10.0
+
+    @abstractmethod
+    def _place(self, split: Split) -> Manifest:
+        """Return the part of the specification that says which requests come to the route."""
+
+    @abstractmethod
+    def _placed(self, spec: Manifest) -> tuple[str, tuple[Entry, ...]]:
+        """Return the host and the entries that `_place` was made of."""
+
+    def render(self, split: Split) -> Sequence[RouteObject]:
+        """Return the HTTPRoute."""
+        spec = self._place(split) | {
+            "rules": [
+                {
+                    "matches": [_match(split.match, condition)],
+                    "backendRefs": [_reference(*share) for share in shares(split, percent)],
+                }
+                for condition, percent in rules(split.canary)
+            ]
+        }
+        manifest = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata(split), "spec": spec}
+        return (RouteObject(manifest, services(split)),)
+
+    def pending(self, manifests: Sequence[Manifest]) -> str:
+        """Return what the route's status says against it, or that nobody has said anything yet."""
+        route = only(manifests, KIND)
+        parents = (route.get("status") or {}).get("parents") or ()
+        if not parents:
+            return f"HTTPRoute {route['metadata']['name']}: no controller has answered to it; is there such a parent?"
+        return next(
+            (
+                f"HTTPRoute {route['metadata']['name']}: {condition['reason']}: {condition.get('message', '')}"
+                for parent in parents
+                for condition in parent.get("conditions") or ()
+                if condition["type"] in {"Accepted", "ResolvedRefs"} and condition["status"] != "True"
+            ),
+            "",
+        )
+
+    def read(self, manifests: Sequence[Manifest]) -> Split:
+        """Return the split of one HTTPRoute.
+
+        Raises:
+            UnreadableRouteError: there is none or more than one, or its rules are not those of one split.
+        """
+        route = only(manifests, KIND)
+        try:
+            host, entries = self._placed(route["spec"])
+            read = [_rule(rule) for rule in route["spec"].get("rules") or ()]
+            paths = {(path["type"], path["value"]) for path, _, _ in read}
+            ((path_type, path),) = paths
+            stable, canary = backends_of([(condition, shared) for _, condition, shared in read])
+            ingress_type = next(key for key, value in _PATH_TYPES.items() if value == path_type)
+        except (KeyError, TypeError, ValueError, StopIteration) as error:
+            raise UnreadableRouteError(f"HTTPRoute {route['metadata']['name']}: {error}") from error
+        return Split(
+            name=route["metadata"]["name"],
+            namespace=route["metadata"]["namespace"],
+            match=Match(host, path, "Exact" if ingress_type == "Exact" else "Prefix"),
+            stable=stable,
+            canary=canary,
+            entries=entries,
+            annotations=dict(route["metadata"].get("annotations") or {}),
+        )
+
+
+class Gateway(HttpRoutes):
+    """An HTTPRoute that is attached to Gateways, the entries."""
+
+    name = "gateway"
+
+    def _place(self, split: Split) -> Manifest:
+        parents = [
+            {"group": _GROUP, "kind": "Gateway", "name": entry.name}
+            | ({"namespace": entry.namespace} if entry.namespace else {})
+            | ({"sectionName": entry.listener} if entry.listener else {})
+            for entry in split.entries
+        ]
+        return {"parentRefs": parents, "hostnames": [split.match.host]}
+
+    def _placed(self, spec: Manifest) -> tuple[str, tuple[Entry, ...]]:
+        (host,) = spec["hostnames"]
+        parents = spec.get("parentRefs") or ()
+        return host, tuple(Entry(each["name"], each.get("namespace"), each.get("sectionName")) for each in parents)
+
+
+def _match(match: Match, condition: Condition | None) -> Manifest:
+    path = {"path": {"type": _PATH_TYPES[match.path_type], "value": match.path}}
+    if condition is None:
+        return path
+    if isinstance(condition, Header):
+        return path | {"headers": [{"type": "Exact", "name": condition.name, "value": condition.value}]}
+    pattern = cookie_pattern(condition)
+    return path | {"headers": [{"type": "RegularExpression", "name": COOKIE_HEADER, "value": pattern}]}
+
+
+def _reference(backend: Backend, weight: int) -> Manifest:
+    return {"group": "", "kind": "Service", "name": backend.service, "port": backend.port, "weight": weight}
+
+
+def _rule(rule: Manifest) -> tuple[Manifest, Condition | None, Shares]:
+    (match,) = rule["matches"]
+    headers: list[Manifest] = match.get("headers") or []
+    condition = _condition(*headers) if headers else None
+    if match.keys() - {"path", "headers"} or rule.get("filters"):
+        raise ValueError("a rule has filters, or matches more than path and headers")
+    return match["path"], condition, [_share(reference) for reference in rule.get("backendRefs") or ()]
+
+
+def _condition(header: Manifest) -> Condition:
+    if header.get("type", "Exact") == "Exact":
+        return Header(header["name"], header["value"])
+    if header["name"].lower() != COOKIE_HEADER.lower():
+        raise ValueError(f"header {header['name']} is matched by a pattern")
+    return cookie_of(header["value"])
+
+
+def _share(reference: Manifest) -> tuple[Backend, Any]:
+    return Backend(reference["name"], reference["port"]), reference.get("weight", 1)

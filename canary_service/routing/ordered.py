@@ -1,0 +1,184 @@
+"""What the routers have in common that keep a service's whole split in ordered rules, of which the first match counts.
+
+Requests that are told apart come first: those with the header, then those that a cookie decides for the canary, then
+those that it decides for stable. The last rule has the weight and takes the rest.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+from canary_service.routing.router import HeaderSyntax, Manifest, UnreadableRouteError
+from canary_service.routing.split import TOTAL_WEIGHT, Backend, CanaryBackend, Header, Match, Split, Track
+
+# A field name of RFC 9110, and a value of visible ASCII, both without the backtick, in which Traefik quotes them.
+HEADER_SYNTAX: Final = HeaderSyntax(
+    name=re.compile(r"[A-Za-z0-9!#$%&'*+.^_|~-]{1,256}"),
+    value=re.compile(r"[!-_a-~]{1,4096}"),
+    rule="a name of letters, digits and !#$%&'*+-.^_|~, and a value of visible ASCII characters but the backtick",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cookie:
+    """Requests with this cookie; `always` decides for the canary, `never` for stable."""
+
+    name: str
+    value: Literal["always", "never"]
+
+
+Condition: TypeAlias = Header | Cookie
+Rule: TypeAlias = tuple[Condition | None, int]
+"""Which requests (None: the rest), and the percent of them that go to the canary."""
+
+Shares: TypeAlias = Sequence[tuple[Backend, int]]
+"""Backends and their weights in one rule, stable's first."""
+
+COOKIE_HEADER: Final = "Cookie"
+
+# Some proxies hold it against all of the header's value, others search in it.
+_COOKIE: Final = re.compile(r"\^\(\.\*;\\s\*\)\?(?P<name>[A-Za-z0-9_-]+)=(?P<value>always|never)\(\\s\*;\.\*\)\?\$")
+
+
+def cookie_pattern(cookie: Cookie) -> str:
+    """Return the regular expression (RE2) for the value of a Cookie header that has this cookie."""
+    return rf"^(.*;\s*)?{cookie.name}={cookie.value}(\s*;.*)?$"
+
+
+def cookie_of(pattern: str) -> Cookie:
+    """Return the cookie that `cookie_pattern` was made of.
+
+    Raises:
+        UnreadableRouteError: it is another pattern.
+    """
+    found = _COOKIE.fullmatch(pattern)
+    if not found:
+        raise UnreadableRouteError(f"{pattern!r} is not a pattern for one cookie with the value always or never")
+    return Cookie(found["name"], "always" if found["value"] == "always" else "never")
+
+
+def rules(canary: CanaryBackend | None) -> list[Rule]:
+    """Return the rules of a split in their order."""
+    if canary is None:
+        return [(None, 0)]
+    chosen: list[Rule] = [(canary.header, TOTAL_WEIGHT)] if canary.header else []
+    if canary.cookie:
+        chosen += [(Cookie(canary.cookie, "always"), TOTAL_WEIGHT), (Cookie(canary.cookie, "never"), 0)]
+    return [*chosen, (None, canary.weight)]
+
+
+def shares(split: Split, percent: int) -> list[tuple[Backend, int]]:
+    """Return the backends of a rule with their weights: always both, so that metrics tell them by their place."""
+    if split.canary is None:
+        return [(split.stable, TOTAL_WEIGHT)]
+    return [(split.stable, TOTAL_WEIGHT - percent), (split.canary.backend, percent)]
+
+
+def backends_of(found: Sequence[tuple[Condition | None, Shares]]) -> tuple[Backend, CanaryBackend | None]:
+    """Return stable and canary of the rules that were made of them.
+
+    The weight is rounded to whole percent where somebody has set other weights than those that add up to 100.
+
+    Raises:
+        UnreadableRouteError: they are not the rules of one split.
+    """
+    sides = {tuple(backend for backend, _ in shared) for _, shared in found}
+    if len(sides) != 1 or found[-1][0] is not None:
+        raise UnreadableRouteError("the rules do not share requests between the same Services, the rest last")
+    match sides.pop():
+        case (stable,) if len(found) == 1:
+            return stable, None
+        case (stable, backend):
+            read = [(condition, _percent(shared)) for condition, shared in found]
+        case others:
+            raise UnreadableRouteError(f"{len(found)} rules lead to {len(others)} Services")
+    header = next((condition for condition, _ in read if isinstance(condition, Header)), None)
+    cookie = next((condition.name for condition, _ in read if isinstance(condition, Cookie)), None)
+    canary = CanaryBackend(backend, read[-1][1], header, cookie)
+    if rules(canary) != read:
+        raise UnreadableRouteError("the rules that tell requests apart are not one header and one cookie")
+    return stable, canary
+
+
+def _percent(shared: Shares) -> int:
+    weights = [weight for _, weight in shared]
+    if min(weights) < 0 or not sum(weights):
+        raise UnreadableRouteError(
+            f"weights {weights} share out nothing: at least one has to be above 0, and none below"
+        )
+    return round(TOTAL_WEIGHT * weights[1] / sum(weights))
+
+
+def metadata(split: Split, annotations: dict[str, str] | None = None) -> Manifest:
+    """Return the metadata of an object that routes to both tracks: it lives as long as stable."""
+    return {
+        "name": split.name,
+        "namespace": split.namespace,
+        "labels": {"app": split.name, "version": str(Track.STABLE)},
+        "annotations": dict(split.annotations if annotations is None else annotations),
+    }
+
+
+def services(split: Split) -> frozenset[str]:
+    """Return the Services of both tracks."""
+    return frozenset({split.stable.service} | ({split.canary.backend.service} if split.canary else set()))
+
+
+def only(manifests: Sequence[Manifest], kind: str) -> Manifest:
+    """Return the one object of a kind.
+
+    Raises:
+        UnreadableRouteError: there is none, or more than one.
+    """
+    found = [manifest for manifest in manifests if manifest["kind"] == kind]
+    if len(found) != 1:
+        raise UnreadableRouteError(f"expected one {kind}, found {len(found)}")
+    return found[0]
+
+
+def by_element(match: Match) -> list[tuple[Literal["exact", "prefix"], str]]:
+    """Return what an exact or a plain string prefix match has to find; the path as it was declared comes first.
+
+    A Prefix goes by whole elements of the path: `/api` and `/api/auth`, but not `/apis`.
+    """
+    if match.path_type == "Exact":
+        return [("exact", match.path)]
+    bare = match.path.rstrip("/")
+    alternatives: list[tuple[Literal["exact", "prefix"], str]] = [("exact", bare), ("prefix", f"{bare}/")]
+    if not bare:
+        return alternatives[1:]
+    return alternatives[::-1] if match.path.endswith("/") else alternatives
+
+
+def match_of(host: str, found: Sequence[tuple[str, str]]) -> Match:
+    """Return the match that `by_element` was given.
+
+    Raises:
+        UnreadableRouteError: it does not come of one.
+    """
+    for path_type in ("Exact", "Prefix"):
+        match = Match(host, found[0][1] if found else "", "Exact" if path_type == "Exact" else "Prefix")
+        if by_element(match) == list(found):
+            return match
+    raise UnreadableRouteError(f"{host}: {found} does not match one path, or what is below one")
+
+
+class SharedObjects:
+    """What holds for routers whose objects have both tracks in them: nothing of others can be attached to."""
+
+    def pod_annotations(self, service: str, track: Track) -> dict[str, str]:  # noqa: ARG002 - the seam's
+        """Return nothing: Services tell the pods apart."""
+        return {}
+
+    def pending(self, manifests: Sequence[Manifest]) -> str:  # noqa: ARG002 - the seam's
+        """Return nothing: the objects do not say who obeys them."""
+        return ""
+
+    def narrowed(self, manifests: Sequence[Manifest], match: Match) -> list[Manifest]:  # noqa: ARG002 - the seam's
+        """Return nothing: an object of somebody else cannot hold a canary of ours."""
+        return []
+
+    def taken_along(self, manifests: Sequence[Manifest], split: Split) -> list[str]:  # noqa: ARG002 - the seam's
+        """Return nothing: only the object that names the canary sends requests to it."""
+        return []

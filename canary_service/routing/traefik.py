@@ -1,0 +1,178 @@
+"""Traefik's own resources (https://doc.traefik.io/traefik/reference/routing-configuration/kubernetes/crd/http/ingressroute/)."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+from canary_service.routing.ordered import (
+    COOKIE_HEADER,
+    HEADER_SYNTAX,
+    Condition,
+    SharedObjects,
+    backends_of,
+    by_element,
+    cookie_of,
+    cookie_pattern,
+    match_of,
+    metadata,
+    only,
+    rules,
+    services,
+    shares,
+)
+from canary_service.routing.router import Feature, HeaderSyntax, Manifest, RouteKind, RouteObject, UnreadableRouteError
+from canary_service.routing.split import Backend, Entry, Header, Match, SessionAffinity, Split
+
+_API_VERSION: Final = "traefik.io/v1alpha1"
+_SERVICE: Final = "TraefikService"
+_ROUTE: Final = "IngressRoute"
+_POD_COOKIE: Final = "-pod"
+"""Follows the name of the cookie that keeps a client on its track: a second one keeps it on its pod."""
+
+_MATCHERS: Final = {"exact": "Path", "prefix": "PathPrefix"}
+_ONE_LABEL: Final = "^[^.]+"
+_RULE: Final = re.compile(
+    r"Host(?P<wild>Regexp)?\(`(?P<host>[^`]+)`\) && \(?(?P<path>[^()]+\(`[^`]+`\)(?: \|\| [^()]+\(`[^`]+`\))*)\)?"
+    r"(?: && Header(?P<pattern>Regexp)?\(`(?P<name>[^`]+)`, `(?P<value>[^`]+)`\))?"
+)
+_PATH: Final = re.compile(r"(\w+)\(`([^`]+)`\)")
+
+
+class Traefik(SharedObjects):
+    """An IngressRoute with the rules, and a TraefikService with the weights.
+
+    Needs Traefik's `providers.kubernetesCRD.allowEmptyServices`, as its Helm chart sets it: without it, a canary whose
+    pods are all gone takes the whole route with it.
+    """
+
+    name = "traefik"
+    features = frozenset({Feature.WEIGHT, Feature.HEADER, Feature.COOKIE, Feature.AFFINITY, Feature.TLS})
+    kinds = (
+        RouteKind(_API_VERSION, _SERVICE, "traefikservices"),
+        RouteKind(_API_VERSION, _ROUTE, "ingressroutes"),
+    )
+    header_syntax: HeaderSyntax = HEADER_SYNTAX
+    # `providers.providersThrottleDuration` is 2 s; a change that comes right after another waits for it.
+    sync_seconds = 2.0
+
+    def render(self, split: Split) -> Sequence[RouteObject]:
+        """Return the TraefikService and the IngressRoute."""
+        *chosen, (_, weight) = rules(split.canary)
+        weighted: Manifest = {"services": [_service(*share) for share in shares(split, weight)]}
+        if split.affinity:
+            for service in weighted["services"]:
+                service["sticky"] = _sticky(split, split.affinity, _POD_COOKIE)
+            weighted["sticky"] = _sticky(split, split.affinity, "")
+        # Without a number, the length of a rule is its priority: the header of a short path would go over a long one.
+        priority = 10 * len(split.match.path) + (5 if split.match.path_type == "Exact" else 0)
+        spec: Manifest = {"entryPoints": [entry.name for entry in split.entries]} if split.entries else {}
+        spec["routes"] = [
+            *(
+                {
+                    "kind": "Rule",
+                    "match": _rule(split.match, condition),
+                    "priority": priority + len(chosen) - place,
+                    "services": [_service(*share) for share in shares(split, percent)],
+                }
+                for place, (condition, percent) in enumerate(chosen)
+            ),
+            {
+                "kind": "Rule",
+                "match": _rule(split.match, None),
+                "priority": priority,
+                "services": [{"kind": _SERVICE, "name": split.name}],
+            },
+        ]
+        if split.tls_secret:
+            spec["tls"] = {"secretName": split.tls_secret}
+        shared = {
+            "apiVersion": _API_VERSION,
+            "kind": _SERVICE,
+            "metadata": metadata(split, {}),
+            "spec": {"weighted": weighted},
+        }
+        route = {"apiVersion": _API_VERSION, "kind": _ROUTE, "metadata": metadata(split), "spec": spec}
+        return RouteObject(shared, services(split)), RouteObject(route, services(split))
+
+    def read(self, manifests: Sequence[Manifest]) -> Split:
+        """Return the split of one IngressRoute and its TraefikService.
+
+        Raises:
+            UnreadableRouteError: one is missing, there is more than one, or they are not those of one split.
+        """
+        shared, route = only(manifests, _SERVICE), only(manifests, _ROUTE)
+        spec, name = route["spec"], route["metadata"]["name"]
+        try:
+            weighted = shared["spec"]["weighted"]
+            *chosen, last = spec["routes"]
+            match, _ = _read_rule(last["match"])
+            found = [(_condition(match, each), [_share(each) for each in each["services"]]) for each in chosen]
+            stable, canary = backends_of([*found, (None, [_share(each) for each in weighted["services"]])])
+            if [(each["kind"], each["name"]) for each in last["services"]] != [(_SERVICE, name)]:
+                raise ValueError(f"its last route does not lead to TraefikService {name}")  # noqa: TRY301 - told below
+            cookie = (weighted.get("sticky") or {}).get("cookie")
+            affinity = SessionAffinity(cookie["name"], cookie.get("maxAge")) if cookie else None
+        except (KeyError, TypeError, ValueError) as error:
+            raise UnreadableRouteError(f"IngressRoute {name}: {error}") from error
+        return Split(
+            name=name,
+            namespace=route["metadata"]["namespace"],
+            match=match,
+            stable=stable,
+            canary=canary,
+            entries=tuple(map(Entry, spec.get("entryPoints") or ())),
+            tls_secret=(spec.get("tls") or {}).get("secretName"),
+            annotations=dict(route["metadata"].get("annotations") or {}),
+            affinity=affinity,
+        )
+
+
+def _service(backend: Backend, weight: int) -> Manifest:
+    return {"kind": "Service", "name": backend.service, "port": backend.port, "weight": weight}
+
+
+def _sticky(split: Split, affinity: SessionAffinity, suffix: str) -> Manifest:
+    # Two services of a host that share a cookie's name would overwrite each other's.
+    cookie: Manifest = {"name": affinity.cookie_name + suffix, "path": split.match.path, "httpOnly": True}
+    return {"cookie": cookie if affinity.max_age is None else cookie | {"maxAge": affinity.max_age}}
+
+
+def _rule(match: Match, condition: Condition | None) -> str:
+    host = f"Host(`{match.host}`)"
+    if match.host.startswith("*"):
+        host = f"HostRegexp(`{_ONE_LABEL}{re.escape(match.host[1:])}$`)"
+    paths = " || ".join(f"{_MATCHERS[how]}(`{path}`)" for how, path in by_element(match))
+    rule = f"{host} && ({paths})" if " || " in paths else f"{host} && {paths}"
+    if isinstance(condition, Header):
+        return f"{rule} && Header(`{condition.name}`, `{condition.value}`)"
+    return f"{rule} && HeaderRegexp(`{COOKIE_HEADER}`, `{cookie_pattern(condition)}`)" if condition else rule
+
+
+def _read_rule(rule: str) -> tuple[Match, Condition | None]:
+    found = _RULE.fullmatch(rule)
+    if not found:
+        raise ValueError(f"its rule {rule!r} is not one of host, path and header")
+    host = found["host"]
+    if found["wild"]:
+        host = "*" + host.removeprefix(_ONE_LABEL).removesuffix("$").replace("\\", "")
+    names = {matcher: how for how, matcher in _MATCHERS.items()}
+    match = match_of(host, [(names[matcher], path) for matcher, path in _PATH.findall(found["path"])])
+    condition: Condition | None = None
+    if found["pattern"]:
+        condition = cookie_of(found["value"])
+    elif found["name"]:
+        condition = Header(found["name"], found["value"])
+    if _rule(match, condition) != rule:
+        raise ValueError(f"its rule {rule!r} is not one of host, path and header")
+    return match, condition
+
+
+def _condition(match: Match, route: Manifest) -> Condition | None:
+    own, condition = _read_rule(route["match"])
+    if own != match:
+        raise ValueError("its routes match different requests")
+    return condition
+
+
+def _share(service: Manifest) -> tuple[Backend, Any]:
+    return Backend(service["name"], service["port"]), service.get("weight", 1)
