@@ -14,6 +14,7 @@ from canary_service.config.loader import ConfigError
 from canary_service.config.settings import Settings
 from canary_service.rollout import release
 from canary_service.rollout.engine import EngineError
+from canary_service.rollout.event_words import joined
 from canary_service.rollout.events import (
     EXIT_CODES,
     AnyEvent,
@@ -228,7 +229,7 @@ class Driver:
             if again and not self._unfinished_rollback(start, again):
                 raise RunEnded(
                     "refused",
-                    f"{_listed(again)}: this canary was rolled back before. Declare another image, or `canary run "
+                    f"{joined(again)}: this canary was rolled back before. Declare another image, or `canary run "
                     "--again` tries the same one again",
                 )
 
@@ -274,7 +275,7 @@ class Driver:
         rolled_back = self._formerly_rolled_back(start)
         if start.returning:
             reason = (
-                f"{_listed(name for name in rolled_back if name in start.returning)}: this canary was rolled back "
+                f"{joined(name for name in rolled_back if name in start.returning)}: this canary was rolled back "
                 "before, and the configuration gives it requests; `canary run --again` tries the same image again"
             )
             self._roll_back(start.returning, _Failing(reason, self._clock.monotonic()))
@@ -472,8 +473,8 @@ class Driver:
         reason = f"passed at {hold.weight} %; a person has to approve before it goes on"
         self._emit_held(hold.names, reason, approval=True)
         if not self._person.present:
-            raise RunEnded("held", f"{_listed(hold.names)}: {reason}: `canary run --approve {hold.weight}`")
-        self._question = f"{_listed(hold.names)} passed at {hold.weight} %."
+            raise RunEnded("held", f"{joined(hold.names)}: {reason}: `canary run --approve {hold.weight}`")
+        self._question = f"{joined(hold.names)} passed at {hold.weight} %."
         self._person.ask(self._question, self._answers)
 
     def _promote(self, group: tuple[str, ...]) -> None:
@@ -495,7 +496,7 @@ class Driver:
         live = self._read(group)
         left = [name for name in group if live[name].canary is not None or live[name].weight]
         if left:
-            raise RunEnded("failed", f"{_listed(left)}: promoted, but the canary is still there. {_WAYS}")
+            raise RunEnded("failed", f"{joined(left)}: promoted, but the canary is still there. {_WAYS}")
         self._promoted += group
         self._emit(Promoted(at=self._clock.time(), stack=self._task.stack, services=group))
 
@@ -557,8 +558,8 @@ class Driver:
                     f"engine could weight 0 be set and read back: {problem}. As soon as they answer: `canary abort`",
                 )
             self._rolled_back(group, failing)
-        text = f"{_listed(group)} rolled back to 0 %: {failing.reason}"
-        promoted = f"{_listed(self._promoted)} promoted before" if self._promoted else ""
+        text = f"{joined(group)} rolled back to 0 %: {failing.reason}"
+        promoted = f"{joined(self._promoted)} promoted before" if self._promoted else ""
         raise RunEnded("rolled-back", ". ".join(filter(None, (text, promoted, trouble))))
 
     def _rolled_back(self, group: tuple[str, ...], failing: _Failing) -> None:
@@ -790,7 +791,7 @@ class Driver:
     def _done(self, start: Start) -> str:
         if self._task.to is not None and start.moving:
             return f"{self._at(start.moving)}, where the run was to end"
-        text = f"{_listed(self._promoted)} promoted" if self._promoted else ""
+        text = f"{joined(self._promoted)} promoted" if self._promoted else ""
         if existing := [name for name in start.moving if name not in self._promoted]:
             images = ", ".join(f"{self._images[name]} ({name})" for name in existing)
             text += f"{text and '; '}{self._at(existing)}, and something else owns stable: deploy {images} there, wait "
@@ -842,7 +843,7 @@ def _unknown(verdicts: Iterable[Verdict]) -> str:
         gates = ", ".join(gate.gate for gate in verdict.gates if gate.outcome == "inconclusive")
         if gates:
             services.setdefault(gates, []).append(verdict.service)
-    return "; ".join(f"too little is known of {gates} ({_listed(names)})" for gates, names in services.items())
+    return "; ".join(f"too little is known of {gates} ({joined(names)})" for gates, names in services.items())
 
 
 def _all_pass(verdicts: Iterable[Verdict]) -> bool:
@@ -852,13 +853,8 @@ def _all_pass(verdicts: Iterable[Verdict]) -> bool:
 def _percents(weights: Mapping[str, int], names: Iterable[str]) -> str:
     names = tuple(names)
     if len({weights[name] for name in names}) == 1:
-        return f"{weights[names[0]]} % ({_listed(names)})"
+        return f"{weights[names[0]]} % ({joined(names)})"
     return ", ".join(f"{weights[name]} % ({name})" for name in names)
-
-
-def _listed(names: Iterable[str]) -> str:
-    *others, last = names
-    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _cause(error: Exception) -> str:
