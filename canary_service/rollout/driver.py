@@ -13,13 +13,13 @@ from canary_service.cluster.errors import ClusterError, ForbiddenError
 from canary_service.config.loader import ConfigError
 from canary_service.config.settings import Settings
 from canary_service.rollout import release
+from canary_service.rollout.emitter import Emitter
 from canary_service.rollout.engine import EngineError
 from canary_service.rollout.event_words import joined
 from canary_service.rollout.events import (
     EXIT_CODES,
     AnyEvent,
     Finished,
-    Held,
     Promoted,
     Resumed,
     RolledBack,
@@ -28,8 +28,6 @@ from canary_service.rollout.events import (
     Sampled,
     ServiceAtStart,
     StepStarted,
-    Troubled,
-    WeightSet,
 )
 from canary_service.rollout.release import Copy, ReleaseError
 from canary_service.rollout.samples import Sample
@@ -158,7 +156,7 @@ class Driver:
         self._engine, self._cluster, self._sampler = tools.engine, tools.cluster, tools.sampler
         self._judge, self._clock, self._signals, self._person = tools.judge, tools.clock, tools.signals, tools.person
         self._progress = tools.progress
-        self._listeners = list(listeners)
+        self._emitter = Emitter(task.stack, tools.clock, listeners)
         self._images: dict[str, str] = {}
         self._weights: dict[str, int] = {}
         self._promoted: list[str] = []
@@ -198,7 +196,7 @@ class Driver:
             run: the name of the run.
             listeners: further ones, such as its journal.
         """
-        self._listeners += listeners
+        self._emitter.add(listeners)
         try:
             self._begin(start, run)
             for group in self._groups(start.moving):
@@ -215,7 +213,7 @@ class Driver:
             exit_code=end.exit_code,
             text=end.text,
         )
-        self._emit(finished)
+        self._emitter.emit(finished)
         return finished
 
     def _refuse(self, start: Start) -> None:
@@ -248,7 +246,7 @@ class Driver:
 
     def _begin(self, start: Start, run: str) -> None:
         rollout = start.settings.rollout
-        self._emit(
+        self._emitter.emit(
             RunStarted(
                 at=self._clock.time(),
                 stack=self._task.stack,
@@ -271,7 +269,7 @@ class Driver:
         if self._task.roll_back is not None and start.moving:
             self._roll_back(start.moving, _Failing(self._task.roll_back, self._clock.monotonic()))
         for text in self._hearing(self._sampler.obstacles) if start.moving else ():
-            self._emit_trouble(text)
+            self._emitter.trouble(text)
         rolled_back = self._formerly_rolled_back(start)
         if start.returning:
             reason = (
@@ -326,7 +324,7 @@ class Driver:
         before = dict(self._weights)
         rising = tuple(name for name in group if weights[name] != before[name])
         (weight,) = {weights[name] for name in rising}
-        self._emit(StepStarted(at=self._clock.time(), stack=self._task.stack, services=rising, weight=weight))
+        self._emitter.emit(StepStarted(at=self._clock.time(), stack=self._task.stack, services=rising, weight=weight))
         began = self._clock.monotonic()
         self._set_weights(dict.fromkeys(rising, weight))
         try:
@@ -337,7 +335,7 @@ class Driver:
         self._unchanged(group, weights)
         seconds = self._clock.monotonic() - began
         for name in rising:
-            self._emit_weight(name, before[name], seconds, "update")
+            self._emitter.weight_set(name, before[name], self._weights[name], seconds, "update")
 
     def _watch(self, group: tuple[str, ...], weights: Mapping[str, int]) -> bool:
         """Look at the canaries until they have passed; return False when a weight was changed meanwhile."""
@@ -366,7 +364,7 @@ class Driver:
             if passed and hold.approved:
                 break
         if hold.since is not None:
-            self._emit(Resumed(at=clock.time(), stack=self._task.stack, services=names))
+            self._emitter.emit(Resumed(at=clock.time(), stack=self._task.stack, services=names))
         return True
 
     def _hold(self, hold: _Hold, verdicts: Sequence[Verdict], *, passed: bool, over: bool) -> None:
@@ -378,7 +376,7 @@ class Driver:
             self._ask_for_approval(hold)
         elif over and not passed and hold.since is None:
             hold.since = now
-            self._emit_held(hold.names, reason)
+            self._emitter.held(hold.names, reason)
         if hold.since is not None and not (passed and hold.approved):
             seconds = self._settings.rollout.hold_seconds
             if now - hold.since >= seconds:
@@ -410,7 +408,7 @@ class Driver:
             verdict = self._judge(samples, complete=self._is_over(remaining))
             judged = self._clock.monotonic()
             verdicts.append(verdict)
-            self._emit(
+            self._emitter.emit(
                 Sampled(
                     at=sample.at,
                     stack=self._task.stack,
@@ -452,7 +450,7 @@ class Driver:
                 f"does not raise it again by itself. {_WAYS}",
             )
         if changed := [name for name in group if self._weights[name] != weights[name]]:
-            self._emit_trouble(
+            self._emitter.trouble(
                 f"{self._at(changed)} instead of {_percents(weights, changed)}: somebody has changed it. It is "
                 "watched anew from here"
             )
@@ -471,7 +469,7 @@ class Driver:
 
     def _ask_for_approval(self, hold: _Hold) -> None:
         reason = f"passed at {hold.weight} %; a person has to approve before it goes on"
-        self._emit_held(hold.names, reason, approval=True)
+        self._emitter.held(hold.names, reason, approval=True)
         if not self._person.present:
             raise RunEnded("held", f"{joined(hold.names)}: {reason}: `canary run --approve {hold.weight}`")
         self._question = f"{joined(hold.names)} passed at {hold.weight} %."
@@ -488,7 +486,7 @@ class Driver:
         except RunEnded as ended:
             # Nothing was begun. After any other end the next run finishes the promotion, as declared.
             if ended.outcome in {"refused", "locked"} and not self._engine.restore():
-                self._emit_trouble("the configuration declares the promotion")
+                self._emitter.trouble("the configuration declares the promotion")
             raise
         self._confirm_promotion(managed)
 
@@ -498,7 +496,7 @@ class Driver:
         if left:
             raise RunEnded("failed", f"{joined(left)}: promoted, but the canary is still there. {_WAYS}")
         self._promoted += group
-        self._emit(Promoted(at=self._clock.time(), stack=self._task.stack, services=group))
+        self._emitter.emit(Promoted(at=self._clock.time(), stack=self._task.stack, services=group))
 
     def _update(self, group: tuple[str, ...], *, promoting: bool = False) -> None:
         """Run the engine, again when it fails and that may help; roll back when the canary turns out to be why."""
@@ -524,7 +522,7 @@ class Driver:
                 if pause is None or isinstance(error, PodsError):
                     where = "" if promoting else f"\nNow {self._at(group)}"
                     raise RunEnded("failed", f"{_cause(error)}{where}. {_WAYS}") from error
-                self._emit_trouble(f"{error}\nThe update is tried again")
+                self._emitter.trouble(f"{error}\nThe update is tried again")
             else:
                 return
 
@@ -564,7 +562,7 @@ class Driver:
 
     def _rolled_back(self, group: tuple[str, ...], failing: _Failing) -> None:
         seconds = self._clock.monotonic() - failing.since
-        self._emit(
+        self._emitter.emit(
             RolledBack(
                 at=self._clock.time(), stack=self._task.stack, services=group, reason=failing.reason, seconds=seconds
             )
@@ -573,7 +571,7 @@ class Driver:
             try:
                 self._cluster.mark_rolled_back(name, self._images[name])
             except ClusterError as error:
-                self._emit_trouble(f"{name}: it could not be noted that this canary was rolled back: {error}")
+                self._emitter.trouble(f"{name}: it could not be noted that this canary was rolled back: {error}")
 
     def _cut_off(self, group: tuple[str, ...], seconds: float, since: float) -> str:
         """Set weight 0 through the API server and read it back; return what stands in the way, empty for nothing."""
@@ -590,13 +588,13 @@ class Driver:
                 left.remove(name)
                 before, self._weights[name] = self._weights[name], 0
                 if before:
-                    self._emit_weight(name, before, took, "cut-off")
+                    self._emitter.weight_set(name, before, 0, took, "cut-off")
             if not left:
                 return ""
             if self._clock.monotonic() - begin >= seconds:
                 return problem
             if not told:
-                self._emit_trouble(f"{problem}. The cut-off is tried again")
+                self._emitter.trouble(f"{problem}. The cut-off is tried again")
                 told = True
             self._clock.wait(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
@@ -629,7 +627,7 @@ class Driver:
                 text = f"{problem}: {_cause(error)}"
                 if pause is None:
                     return f"{text}. Run `canary abort` when that is mended"
-                self._emit_trouble(f"{text}\nIt is tried again")
+                self._emitter.trouble(f"{text}\nIt is tried again")
                 self._clock.wait(pause)
                 # The update that was in the way may have put the former weight back.
                 self._cut_off(group, 0, self._clock.monotonic())
@@ -659,7 +657,7 @@ class Driver:
             if any(self._weights[name] != former[name] for name in group) or not self._engine.restore():
                 self._set_weights({name: self._weights[name] for name in group})
         except (ClusterError, EngineError, RunEnded) as error:
-            self._emit_trouble(f"the configuration may declare another weight than the one in force: {error}")
+            self._emitter.trouble(f"the configuration may declare another weight than the one in force: {error}")
 
     def _attempt(self, act: Callable[[], None]) -> None:
         try:
@@ -716,13 +714,13 @@ class Driver:
                 if seconds >= CLUSTER_SECONDS:
                     raise RunEnded("failed", f"{error}\nThat is so for {seconds:.0f} s. {_WAYS}") from error
                 if not told:
-                    self._emit_trouble(f"{error}\nIt is asked again, for {CLUSTER_SECONDS:.0f} s")
+                    self._emitter.trouble(f"{error}\nIt is asked again, for {CLUSTER_SECONDS:.0f} s")
                     told = True
                 self._wait(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
             else:
                 if told:
-                    self._emit_trouble(f"the cluster answers again, after {self._clock.monotonic() - begin:.0f} s")
+                    self._emitter.trouble(f"the cluster answers again, after {self._clock.monotonic() - begin:.0f} s")
                 return answer
 
     def _hearing(self, look: Callable[[], Answer]) -> Answer:
@@ -800,36 +798,6 @@ class Driver:
 
     def _at(self, names: Iterable[str]) -> str:
         return "the canary gets " + _percents(self._weights, names)
-
-    def _emit_weight(self, name: str, before: int, seconds: float, means: str) -> None:
-        self._emit(
-            WeightSet.model_validate(
-                {
-                    "at": self._clock.time(),
-                    "stack": self._task.stack,
-                    "service": name,
-                    "before": before,
-                    "read_back": self._weights[name],
-                    "seconds": seconds,
-                    "means": means,
-                }
-            )
-        )
-
-    def _emit_held(self, names: tuple[str, ...], reason: str, *, approval: bool = False) -> None:
-        at, stack = self._clock.time(), self._task.stack
-        self._emit(Held(at=at, stack=stack, services=names, reason=reason, approval=approval))
-
-    def _emit_trouble(self, text: str) -> None:
-        self._emit(Troubled(at=self._clock.time(), stack=self._task.stack, text=text))
-
-    def _emit(self, event: AnyEvent) -> None:
-        for listener in tuple(self._listeners):
-            try:
-                listener(event)
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - a view must not keep a canary in the traffic
-                self._listeners.remove(listener)
-                self._emit_trouble(f"{type(error).__name__}: {error}: no more events go to {listener}")
 
 
 def _failures(verdict: Verdict) -> str:
