@@ -31,7 +31,8 @@ from canary_service.config.loader import ConfigError
 from canary_service.config.settings import Settings
 from canary_service.rollout.alone import alone
 from canary_service.rollout.commits import CommitError, Commits, require_committed
-from canary_service.rollout.driver import Driver, RunEnded, Start, Task
+from canary_service.rollout.driver import Driver, Start, Task
+from canary_service.rollout.ends import RunEnded
 from canary_service.rollout.engine import EngineError
 from canary_service.rollout.event_words import duration, listed
 from canary_service.rollout.events import EVENTS, AnyEvent, Finished, RunEnd

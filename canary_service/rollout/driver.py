@@ -14,22 +14,20 @@ from canary_service.config.loader import ConfigError
 from canary_service.config.settings import Settings
 from canary_service.rollout import release
 from canary_service.rollout.emitter import Emitter
+from canary_service.rollout.ends import WAYS, FailingCanary, RunEnded, attempted, cause, in_short, refused
 from canary_service.rollout.engine import EngineError
 from canary_service.rollout.event_words import joined
 from canary_service.rollout.events import (
-    EXIT_CODES,
     AnyEvent,
     Finished,
     Promoted,
     Resumed,
     RolledBack,
-    RunEnd,
     RunStarted,
     Sampled,
     ServiceAtStart,
     StepStarted,
 )
-from canary_service.rollout.release import Copy, ReleaseError
 from canary_service.rollout.samples import Sample
 from canary_service.rollout.sampling import Mark
 from canary_service.rollout.stack import LockedError, PodsError, PolicyError
@@ -47,9 +45,6 @@ CUT_OFF_SECONDS: Final = 60.0
 UPDATE_PAUSES: Final = (5.0, 15.0, 30.0)
 """Seconds before each further attempt of an update that failed."""
 
-POLICY_EXIT_CODE: Final = 6
-"""What a run ends with that a mandatory policy refuses, as other commands do (docs/reference.md)."""
-
 _FIRST_PAUSE_SECONDS: Final = 0.5
 _LONGEST_PAUSE_SECONDS: Final = 5.0
 _ANSWER_SECONDS: Final = 0.2
@@ -57,8 +52,6 @@ _ANSWER_SECONDS: Final = 0.2
 GO_ON, STOP, ROLL_BACK = "go on", "stop", "roll back"
 
 Answer = TypeVar("Answer")
-
-_WAYS: Final = "`canary run` goes on from there, `canary abort` takes the canary out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,29 +75,6 @@ class Task:
     approved: frozenset[int] = frozenset()
     again: bool = False
     roll_back: str | None = None
-
-
-class RunEnded(Exception):  # noqa: N818 - most ends are no errors
-    """A run is over; `text` says how, and what to do next. `exit_code` is that of the outcome unless told otherwise."""
-
-    def __init__(self, outcome: RunEnd, text: str, exit_code: int | None = None) -> None:
-        self.outcome = outcome
-        self.text = text
-        self.exit_code = EXIT_CODES[outcome] if exit_code is None else exit_code
-        super().__init__(text)
-
-
-class _Failing(Exception):  # noqa: N818 - an order to roll back, not an error
-    """The canary has to be taken out of the traffic now.
-
-    `since` is when that was known (monotonic seconds). `unready` tells that an update has just waited in vain for pods.
-    """
-
-    def __init__(self, reason: str, since: float, *, unready: bool = False) -> None:
-        self.reason = reason
-        self.since = since
-        self.unready = unready
-        super().__init__(reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +141,7 @@ class Driver:
             RunEnded: there is nothing to do, or it may not be done.
             KeyboardInterrupt: somebody wants it to end.
         """
-        settings = self._settings = self._declared()
+        settings = self._settings = attempted(self._engine.settings)
         chosen = self._task.services or tuple(settings.services)
         live = self._read(chosen)
         moving = tuple(name for name in chosen if settings.services[name].canary)
@@ -205,7 +175,7 @@ class Driver:
         except RunEnded as ended:
             end = ended
         except KeyboardInterrupt:
-            end = RunEnded("interrupted", f"ended at once; {self._at(self._weights)}, as read back last. {_WAYS}")
+            end = RunEnded("interrupted", f"ended at once; {self._at(self._weights)}, as read back last. {WAYS}")
         finished = Finished(
             at=self._clock.time(),
             stack=self._task.stack,
@@ -267,7 +237,7 @@ class Driver:
             )
         )
         if self._task.roll_back is not None and start.moving:
-            self._roll_back(start.moving, _Failing(self._task.roll_back, self._clock.monotonic()))
+            self._roll_back(start.moving, FailingCanary(self._task.roll_back, self._clock.monotonic()))
         for text in self._hearing(self._sampler.obstacles) if start.moving else ():
             self._emitter.trouble(text)
         rolled_back = self._formerly_rolled_back(start)
@@ -276,7 +246,7 @@ class Driver:
                 f"{joined(name for name in rolled_back if name in start.returning)}: this canary was rolled back "
                 "before, and the configuration gives it requests; `canary run --again` tries the same image again"
             )
-            self._roll_back(start.returning, _Failing(reason, self._clock.monotonic()))
+            self._roll_back(start.returning, FailingCanary(reason, self._clock.monotonic()))
         for name in rolled_back:
             self._patiently(lambda name=name: self._cluster.mark_rolled_back(name, None))  # type: ignore[misc]
         if start.finishing:
@@ -303,7 +273,7 @@ class Driver:
                 if following is None:
                     break
                 self._shift(group, following)
-        except _Failing as failing:
+        except FailingCanary as failing:
             self._roll_back(group, failing)
         self._answers = (GO_ON, STOP)  # once a promotion is declared, stable may have begun to change
         if self._task.to is None:
@@ -381,7 +351,7 @@ class Driver:
             seconds = self._settings.rollout.hold_seconds
             if now - hold.since >= seconds:
                 reason = "nobody has approved" if passed else reason
-                text = f"{self._at(hold.names)}, held for {seconds} s (rollout.holdSeconds): {reason}. {_WAYS}"
+                text = f"{self._at(hold.names)}, held for {seconds} s (rollout.holdSeconds): {reason}. {WAYS}"
                 raise RunEnded("held", text)
 
     def _begin_watch(self, names: Iterable[str]) -> _Watched:
@@ -395,7 +365,7 @@ class Driver:
         They are None when a weight has changed since it was looked at: then nothing is judged any more.
 
         Raises:
-            _Failing: a canary is worse than it may be.
+            FailingCanary: a canary is worse than it may be.
         """
         verdicts = []
         for name, mark in watched.marks.items():
@@ -419,7 +389,7 @@ class Driver:
             )
             if verdict.outcome == "fail":
                 # A look at the next service may take long, and requests go to this canary meanwhile.
-                raise _Failing(_failures(verdict), judged)
+                raise FailingCanary(_failures(verdict), judged)
         return verdicts
 
     def _unchanged(self, group: tuple[str, ...], weights: Mapping[str, int]) -> bool:
@@ -427,14 +397,14 @@ class Driver:
 
         Raises:
             RunEnded: a canary is another one, or gets less than before.
-            _Failing: a canary is gone, and still gets requests.
+            FailingCanary: a canary is gone, and still gets requests.
         """
         live = self._read(group)
         for name in group:
             image = live[name].canary_image
             if image is None and live[name].weight:
                 text = f"{name}: the canary is gone, and {live[name].weight} % of the requests still go to it"
-                raise _Failing(text, self._clock.monotonic())
+                raise FailingCanary(text, self._clock.monotonic())
             if image != self._images[name]:
                 raise RunEnded(
                     "refused",
@@ -447,7 +417,7 @@ class Driver:
             raise RunEnded(
                 "held",
                 f"{self._at(lowered)} instead of {_percents(former, lowered)}: somebody has lowered it, and this run "
-                f"does not raise it again by itself. {_WAYS}",
+                f"does not raise it again by itself. {WAYS}",
             )
         if changed := [name for name in group if self._weights[name] != weights[name]]:
             self._emitter.trouble(
@@ -480,7 +450,7 @@ class Driver:
         managed = tuple(name for name in group if services[name].stable == "managed")
         if not managed:
             return
-        self._attempt(lambda: self._engine.set(release.promotion(self._checked(managed), managed)))
+        attempted(lambda: self._engine.set(release.promotion(self._checked(managed), managed)))
         try:
             self._update(managed, promoting=True)
         except RunEnded as ended:
@@ -494,7 +464,7 @@ class Driver:
         live = self._read(group)
         left = [name for name in group if live[name].canary is not None or live[name].weight]
         if left:
-            raise RunEnded("failed", f"{joined(left)}: promoted, but the canary is still there. {_WAYS}")
+            raise RunEnded("failed", f"{joined(left)}: promoted, but the canary is still there. {WAYS}")
         self._promoted += group
         self._emitter.emit(Promoted(at=self._clock.time(), stack=self._task.stack, services=group))
 
@@ -514,14 +484,14 @@ class Driver:
                 raise RunEnded("locked", f"{error}{where}") from error
             except EngineError as error:
                 if isinstance(error, PolicyError) or error.usage:
-                    raise _refused(error) from error
+                    raise refused(error) from error
                 watched = watched or self._begin_watch(() if promoting else group)
                 pause = next(pauses, None)
                 self._wait(_FIRST_PAUSE_SECONDS if pause is None else pause)
                 self._judge_failure(tuple(watched.marks), watched, error)
                 if pause is None or isinstance(error, PodsError):
                     where = "" if promoting else f"\nNow {self._at(group)}"
-                    raise RunEnded("failed", f"{_cause(error)}{where}. {_WAYS}") from error
+                    raise RunEnded("failed", f"{cause(error)}{where}. {WAYS}") from error
                 self._emitter.trouble(f"{error}\nThe update is tried again")
             else:
                 return
@@ -537,11 +507,11 @@ class Driver:
             return
         try:
             self._sampled(watched, self._weights)
-        except _Failing as failing:
-            reason = f"{failing.reason}; the update failed: {_in_short(error)}"
-            raise _Failing(reason, failing.since, unready=isinstance(error, PodsError)) from None
+        except FailingCanary as failing:
+            reason = f"{failing.reason}; the update failed: {in_short(error)}"
+            raise FailingCanary(reason, failing.since, unready=isinstance(error, PodsError)) from None
 
-    def _roll_back(self, group: tuple[str, ...], failing: _Failing) -> None:
+    def _roll_back(self, group: tuple[str, ...], failing: FailingCanary) -> None:
         """Take the canaries out of the traffic, first by the API server alone, then for good."""
         problem = self._cut_off(group, CUT_OFF_SECONDS, failing.since)
         if not problem:
@@ -560,7 +530,7 @@ class Driver:
         promoted = f"{joined(self._promoted)} promoted before" if self._promoted else ""
         raise RunEnded("rolled-back", ". ".join(filter(None, (text, promoted, trouble))))
 
-    def _rolled_back(self, group: tuple[str, ...], failing: _Failing) -> None:
+    def _rolled_back(self, group: tuple[str, ...], failing: FailingCanary) -> None:
         seconds = self._clock.monotonic() - failing.since
         self._emitter.emit(
             RolledBack(
@@ -621,10 +591,10 @@ class Driver:
                 problem = "Weight 0 is declared, but the update failed"
                 self._engine.up(self._progress)
             except PodsError as error:
-                return f"{problem}: {_in_short(error)}. Every other one waits for these pods too, {until}"
+                return f"{problem}: {in_short(error)}. Every other one waits for these pods too, {until}"
             except (EngineError, ConfigError) as error:
                 problem = problem or "The configuration still declares another weight"
-                text = f"{problem}: {_cause(error)}"
+                text = f"{problem}: {cause(error)}"
                 if pause is None:
                     return f"{text}. Run `canary abort` when that is mended"
                 self._emitter.trouble(f"{text}\nIt is tried again")
@@ -640,13 +610,13 @@ class Driver:
 
         def changed() -> None:
             settings = self._checked(tuple(weights))
-            changes: dict[str, str | Copy | None] = {}
+            changes: dict[str, str | release.Copy | None] = {}
             for weight in sorted(set(weights.values())):
                 names = [name for name in weights if weights[name] == weight]
                 changes |= release.weight_changes(settings, names, weight)
             self._engine.set(changes)
 
-        self._attempt(changed)
+        attempted(changed)
 
     def _put_back(self, group: tuple[str, ...]) -> None:
         """Declare the weights that are in force, so that somebody's next update changes nothing by surprise."""
@@ -659,25 +629,9 @@ class Driver:
         except (ClusterError, EngineError, RunEnded) as error:
             self._emitter.trouble(f"the configuration may declare another weight than the one in force: {error}")
 
-    def _attempt(self, act: Callable[[], None]) -> None:
-        try:
-            act()
-        except ReleaseError as error:
-            raise RunEnded("refused", str(error)) from error
-        except EngineError as error:
-            raise _refused(error) if error.usage else RunEnded("failed", str(error)) from error
-
-    def _declared(self) -> Settings:
-        try:
-            return self._engine.settings()
-        except ConfigError as error:
-            raise RunEnded("refused", str(error)) from error
-        except EngineError as error:
-            raise _refused(error) if error.usage else RunEnded("failed", str(error)) from error
-
     def _checked(self, group: tuple[str, ...]) -> Settings:
         """Return the configuration as it is now, if it still declares the canaries that this run moves."""
-        settings = self._declared()
+        settings = attempted(self._engine.settings)
         for name in group:
             service = settings.services.get(name)
             image = service.canary.image if service and service.canary else "none"
@@ -712,7 +666,7 @@ class Driver:
             except ClusterError as error:
                 seconds = self._clock.monotonic() - begin
                 if seconds >= CLUSTER_SECONDS:
-                    raise RunEnded("failed", f"{error}\nThat is so for {seconds:.0f} s. {_WAYS}") from error
+                    raise RunEnded("failed", f"{error}\nThat is so for {seconds:.0f} s. {WAYS}") from error
                 if not told:
                     self._emitter.trouble(f"{error}\nIt is asked again, for {CLUSTER_SECONDS:.0f} s")
                     told = True
@@ -760,7 +714,7 @@ class Driver:
         if self._signals.at_once:
             raise KeyboardInterrupt
         if self._signals.roll_back and ROLL_BACK in self._answers:
-            raise _Failing(
+            raise FailingCanary(
                 "it was told to by a signal, as when another stack of its wave fails", self._clock.monotonic()
             )
         if self._person.present and self._signals.typed:
@@ -778,12 +732,12 @@ class Driver:
     def _decide(self, answer: str) -> None:
         """Return for "go on"; end or roll back otherwise."""
         if answer == ROLL_BACK:
-            raise _Failing("somebody wanted it", self._clock.monotonic())
+            raise FailingCanary("somebody wanted it", self._clock.monotonic())
         if answer == STOP:
             raise self._stopped()
 
     def _stopped(self) -> RunEnded:
-        where = f"; {self._at(self._weights)}. {_WAYS}" if self._weights else ""
+        where = f"; {self._at(self._weights)}. {WAYS}" if self._weights else ""
         return RunEnded("interrupted", f"stopped{where}")
 
     def _done(self, start: Start) -> str:
@@ -823,20 +777,6 @@ def _percents(weights: Mapping[str, int], names: Iterable[str]) -> str:
     if len({weights[name] for name in names}) == 1:
         return f"{weights[names[0]]} % ({joined(names)})"
     return ", ".join(f"{weights[name]} % ({name})" for name in names)
-
-
-def _cause(error: Exception) -> str:
-    """Return what an error says, without its advice, so that a sentence can follow."""
-    return (error.cause if isinstance(error, PodsError) else str(error)).rstrip(".")
-
-
-def _in_short(error: EngineError) -> str:
-    """Return what an update failed by, without the reasons of pods, which the samples have."""
-    return _cause(error).partition("\n")[0].rstrip(".") if isinstance(error, PodsError) else _cause(error)
-
-
-def _refused(error: EngineError) -> RunEnded:
-    return RunEnded("refused", str(error), POLICY_EXIT_CODE if isinstance(error, PolicyError) else None)
 
 
 def _was_rolled_back(live: LiveService, image: str) -> bool:
