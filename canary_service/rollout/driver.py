@@ -7,12 +7,11 @@ and started again. Why it decides as it does: docs/adr/0013-driver.md.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, NoReturn, TypeVar
 
 from canary_service.cluster.errors import ClusterError, ForbiddenError
-from canary_service.config.loader import ConfigError
 from canary_service.config.settings import Settings
-from canary_service.rollout import release
+from canary_service.rollout import pauses, release
 from canary_service.rollout.emitter import Emitter
 from canary_service.rollout.ends import WAYS, FailingCanary, RunEnded, attempted, cause, in_short, refused
 from canary_service.rollout.engine import EngineError
@@ -22,12 +21,12 @@ from canary_service.rollout.events import (
     Finished,
     Promoted,
     Resumed,
-    RolledBack,
     RunStarted,
     Sampled,
     ServiceAtStart,
     StepStarted,
 )
+from canary_service.rollout.rollback import Rollback
 from canary_service.rollout.samples import Sample
 from canary_service.rollout.sampling import Mark
 from canary_service.rollout.stack import LockedError, PodsError, PolicyError
@@ -39,14 +38,6 @@ from canary_service.workload.live import LiveService
 CLUSTER_SECONDS: Final = 300.0
 """So long the API server may be away before a run ends, with the weight as it is."""
 
-CUT_OFF_SECONDS: Final = 60.0
-"""So long weight 0 is tried through the API server alone, before the engine is tried too."""
-
-UPDATE_PAUSES: Final = (5.0, 15.0, 30.0)
-"""Seconds before each further attempt of an update that failed."""
-
-_FIRST_PAUSE_SECONDS: Final = 0.5
-_LONGEST_PAUSE_SECONDS: Final = 5.0
 _ANSWER_SECONDS: Final = 0.2
 
 GO_ON, STOP, ROLL_BACK = "go on", "stop", "roll back"
@@ -123,6 +114,7 @@ class Driver:
 
     def __init__(self, task: Task, tools: Tools, listeners: Iterable[Callable[[AnyEvent], object]]) -> None:
         self._task = task
+        self._tools = tools
         self._engine, self._cluster, self._sampler = tools.engine, tools.cluster, tools.sampler
         self._judge, self._clock, self._signals, self._person = tools.judge, tools.clock, tools.signals, tools.person
         self._progress = tools.progress
@@ -471,7 +463,7 @@ class Driver:
     def _update(self, group: tuple[str, ...], *, promoting: bool = False) -> None:
         """Run the engine, again when it fails and that may help; roll back when the canary turns out to be why."""
         watched: _Watched | None = None
-        pauses = iter(UPDATE_PAUSES)
+        left = iter(pauses.BEFORE_UPDATES)
         while True:
             try:
                 with self._signals.allowed():
@@ -486,8 +478,8 @@ class Driver:
                 if isinstance(error, PolicyError) or error.usage:
                     raise refused(error) from error
                 watched = watched or self._begin_watch(() if promoting else group)
-                pause = next(pauses, None)
-                self._wait(_FIRST_PAUSE_SECONDS if pause is None else pause)
+                pause = next(left, None)
+                self._wait(pauses.SHORTEST if pause is None else pause)
                 self._judge_failure(tuple(watched.marks), watched, error)
                 if pause is None or isinstance(error, PodsError):
                     where = "" if promoting else f"\nNow {self._at(group)}"
@@ -511,99 +503,10 @@ class Driver:
             reason = f"{failing.reason}; the update failed: {in_short(error)}"
             raise FailingCanary(reason, failing.since, unready=isinstance(error, PodsError)) from None
 
-    def _roll_back(self, group: tuple[str, ...], failing: FailingCanary) -> None:
-        """Take the canaries out of the traffic, first by the API server alone, then for good."""
-        problem = self._cut_off(group, CUT_OFF_SECONDS, failing.since)
-        if not problem:
-            self._rolled_back(group, failing)
-        trouble = self._make_permanent(group, unready=failing.unready)
-        if problem:
-            problem = self._cut_off(group, 0, failing.since)
-            if problem:
-                raise RunEnded(
-                    "failed",
-                    f"{failing.reason}. THE CANARY MAY STILL GET REQUESTS: neither through the API server nor by the "
-                    f"engine could weight 0 be set and read back: {problem}. As soon as they answer: `canary abort`",
-                )
-            self._rolled_back(group, failing)
-        text = f"{joined(group)} rolled back to 0 %: {failing.reason}"
-        promoted = f"{joined(self._promoted)} promoted before" if self._promoted else ""
-        raise RunEnded("rolled-back", ". ".join(filter(None, (text, promoted, trouble))))
-
-    def _rolled_back(self, group: tuple[str, ...], failing: FailingCanary) -> None:
-        seconds = self._clock.monotonic() - failing.since
-        self._emitter.emit(
-            RolledBack(
-                at=self._clock.time(), stack=self._task.stack, services=group, reason=failing.reason, seconds=seconds
-            )
+    def _roll_back(self, group: tuple[str, ...], failing: FailingCanary) -> NoReturn:
+        raise Rollback(self._tools, self._emitter, self._task.stack, self._images, self._weights).carry_out(
+            group, failing, self._promoted
         )
-        for name in group:
-            try:
-                self._cluster.mark_rolled_back(name, self._images[name])
-            except ClusterError as error:
-                self._emitter.trouble(f"{name}: it could not be noted that this canary was rolled back: {error}")
-
-    def _cut_off(self, group: tuple[str, ...], seconds: float, since: float) -> str:
-        """Set weight 0 through the API server and read it back; return what stands in the way, empty for nothing."""
-        begin, pause, told = self._clock.monotonic(), _FIRST_PAUSE_SECONDS, False
-        left = set(group)
-        while True:
-            problem = ""
-            try:
-                self._cluster.lower(dict.fromkeys(left, 0))
-            except ClusterError as error:
-                problem = str(error)
-            took = self._clock.monotonic() - since
-            for name in sorted(left - self._above_0(left) if problem else left):
-                left.remove(name)
-                before, self._weights[name] = self._weights[name], 0
-                if before:
-                    self._emitter.weight_set(name, before, 0, took, "cut-off")
-            if not left:
-                return ""
-            if self._clock.monotonic() - begin >= seconds:
-                return problem
-            if not told:
-                self._emitter.trouble(f"{problem}. The cut-off is tried again")
-                told = True
-            self._clock.wait(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-
-    def _above_0(self, names: Iterable[str]) -> set[str]:
-        """Return those of the services of which weight 0 was not read back."""
-        try:
-            live = self._cluster.read()
-        except ClusterError:
-            return set(names)
-        return {name for name in names if live[name].weight or live[name].unreadable}
-
-    def _make_permanent(self, group: tuple[str, ...], *, unready: bool) -> str:
-        """Declare weight 0 and update, unless pods keep that from its end; return what did not work."""
-        problem = ""
-        until = "until another image is declared, or `canary abort --remove` takes the canary out"
-        for pause in (*UPDATE_PAUSES, None):
-            try:
-                declared = self._engine.settings()
-                names = [name for name in group if name in declared.services and declared.services[name].canary]
-                self._engine.set(release.weight_changes(declared, names, 0))
-                if unready:
-                    return f"Weight 0 is declared. Every update waits for these pods {until}"
-                problem = "Weight 0 is declared, but the update failed"
-                self._engine.up(self._progress)
-            except PodsError as error:
-                return f"{problem}: {in_short(error)}. Every other one waits for these pods too, {until}"
-            except (EngineError, ConfigError) as error:
-                problem = problem or "The configuration still declares another weight"
-                text = f"{problem}: {cause(error)}"
-                if pause is None:
-                    return f"{text}. Run `canary abort` when that is mended"
-                self._emitter.trouble(f"{text}\nIt is tried again")
-                self._clock.wait(pause)
-                # The update that was in the way may have put the former weight back.
-                self._cut_off(group, 0, self._clock.monotonic())
-            else:
-                return ""
-        return problem
 
     def _set_weights(self, weights: Mapping[str, int]) -> None:
         """Declare a weight for each service."""
@@ -657,7 +560,7 @@ class Driver:
         return self._patiently(read)
 
     def _patiently(self, ask: Callable[[], Answer]) -> Answer:
-        begin, pause, told = self._clock.monotonic(), _FIRST_PAUSE_SECONDS, False
+        begin, between, told = self._clock.monotonic(), pauses.growing(), False
         while True:
             try:
                 answer = self._hearing(ask)
@@ -670,8 +573,7 @@ class Driver:
                 if not told:
                     self._emitter.trouble(f"{error}\nIt is asked again, for {CLUSTER_SECONDS:.0f} s")
                     told = True
-                self._wait(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+                self._wait(next(between))
             else:
                 if told:
                     self._emitter.trouble(f"the cluster answers again, after {self._clock.monotonic() - begin:.0f} s")
