@@ -7,11 +7,12 @@ and started again. Why it decides as it does: docs/adr/0013-driver.md.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Final, NoReturn, TypeVar
+from typing import NoReturn
 
-from canary_service.cluster.errors import ClusterError, ForbiddenError
+from canary_service.cluster.errors import ClusterError
 from canary_service.config.settings import Settings
 from canary_service.rollout import pauses, release
+from canary_service.rollout.attention import Attention
 from canary_service.rollout.emitter import Emitter
 from canary_service.rollout.ends import WAYS, FailingCanary, RunEnded, attempted, cause, in_short, refused
 from canary_service.rollout.engine import EngineError
@@ -34,15 +35,6 @@ from canary_service.rollout.steps import next_weights
 from canary_service.rollout.tools import Tools
 from canary_service.rollout.verdict import Verdict
 from canary_service.workload.live import LiveService
-
-CLUSTER_SECONDS: Final = 300.0
-"""So long the API server may be away before a run ends, with the weight as it is."""
-
-_ANSWER_SECONDS: Final = 0.2
-
-GO_ON, STOP, ROLL_BACK = "go on", "stop", "roll back"
-
-Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +108,12 @@ class Driver:
         self._task = task
         self._tools = tools
         self._engine, self._cluster, self._sampler = tools.engine, tools.cluster, tools.sampler
-        self._judge, self._clock, self._signals, self._person = tools.judge, tools.clock, tools.signals, tools.person
-        self._progress = tools.progress
+        self._judge, self._clock = tools.judge, tools.clock
         self._emitter = Emitter(task.stack, tools.clock, listeners)
+        self._attention = Attention(tools, self._emitter, lambda: self._at(self._weights) if self._weights else "")
         self._images: dict[str, str] = {}
         self._weights: dict[str, int] = {}
         self._promoted: list[str] = []
-        self._question = ""
-        self._answers: tuple[str, ...] = (GO_ON, STOP)
         self._settings: Settings
 
     def prepare(self) -> Start:
@@ -230,7 +220,7 @@ class Driver:
         )
         if self._task.roll_back is not None and start.moving:
             self._roll_back(start.moving, FailingCanary(self._task.roll_back, self._clock.monotonic()))
-        for text in self._hearing(self._sampler.obstacles) if start.moving else ():
+        for text in self._attention.hear(self._sampler.obstacles) if start.moving else ():
             self._emitter.trouble(text)
         rolled_back = self._formerly_rolled_back(start)
         if start.returning:
@@ -240,7 +230,7 @@ class Driver:
             )
             self._roll_back(start.returning, FailingCanary(reason, self._clock.monotonic()))
         for name in rolled_back:
-            self._patiently(lambda name=name: self._cluster.mark_rolled_back(name, None))  # type: ignore[misc]
+            self._attention.patiently(lambda name=name: self._cluster.mark_rolled_back(name, None))  # type: ignore[misc]
         if start.finishing:
             self._update(start.finishing, promoting=True)
             self._confirm_promotion(start.finishing)
@@ -254,7 +244,7 @@ class Driver:
         """Take the services of a group up step by step, and promote them."""
         rollout = self._settings.rollout
         steps = [step for step in rollout.steps if self._task.to is None or step <= self._task.to]
-        self._answers = (GO_ON, STOP, ROLL_BACK)
+        self._attention.may_roll_back = True
         try:
             self._deploy(group)
             while True:
@@ -267,7 +257,7 @@ class Driver:
                 self._shift(group, following)
         except FailingCanary as failing:
             self._roll_back(group, failing)
-        self._answers = (GO_ON, STOP)  # once a promotion is declared, stable may have begun to change
+        self._attention.may_roll_back = False  # once a promotion is declared, stable may have begun to change
         if self._task.to is None:
             self._promote(group)
 
@@ -303,7 +293,7 @@ class Driver:
         """Look at the canaries until they have passed; return False when a weight was changed meanwhile."""
         rollout, clock = self._settings.rollout, self._clock
         names = tuple(name for name in group if weights[name])
-        self._wait(self._settings.router_of_stack().sync_seconds)
+        self._attention.wait(self._settings.router_of_stack().sync_seconds)
         watched = self._begin_watch(names)
         due = watched.begin
         hold = _Hold(names, min(weights[name] for name in names))
@@ -311,9 +301,7 @@ class Driver:
         passed = False
         while True:
             due = max(due + rollout.sample_seconds, clock.monotonic())
-            if answer := self._pause(due - clock.monotonic()):
-                self._question = ""
-                self._decide(answer)
+            if self._attention.pause(due - clock.monotonic()):
                 hold.asking, hold.approved = False, True
             elif not self._unchanged(group, weights):
                 return False
@@ -361,7 +349,7 @@ class Driver:
         """
         verdicts = []
         for name, mark in watched.marks.items():
-            sample = self._hearing(partial(self._sampler.sample, name, mark))
+            sample = self._attention.hear(partial(self._sampler.sample, name, mark))
             if sample.weight not in {weights[name], None}:
                 return None
             remaining = self._remaining(watched)
@@ -432,10 +420,9 @@ class Driver:
     def _ask_for_approval(self, hold: _Hold) -> None:
         reason = f"passed at {hold.weight} %; a person has to approve before it goes on"
         self._emitter.held(hold.names, reason, approval=True)
-        if not self._person.present:
+        if not self._tools.person.present:
             raise RunEnded("held", f"{joined(hold.names)}: {reason}: `canary run --approve {hold.weight}`")
-        self._question = f"{joined(hold.names)} passed at {hold.weight} %."
-        self._person.ask(self._question, self._answers)
+        self._attention.ask(f"{joined(hold.names)} passed at {hold.weight} %.")
 
     def _promote(self, group: tuple[str, ...]) -> None:
         services = self._settings.services
@@ -466,11 +453,7 @@ class Driver:
         left = iter(pauses.BEFORE_UPDATES)
         while True:
             try:
-                with self._signals.allowed():
-                    self._engine.up(self._progress)
-            except KeyboardInterrupt:
-                self._interrupted()
-                continue
+                self._attention.hear(lambda: self._engine.up(self._tools.progress))
             except LockedError as error:
                 where = "" if promoting else f"; {self._at(group)}, and `canary run` goes on from there"
                 raise RunEnded("locked", f"{error}{where}") from error
@@ -479,7 +462,7 @@ class Driver:
                     raise refused(error) from error
                 watched = watched or self._begin_watch(() if promoting else group)
                 pause = next(left, None)
-                self._wait(pauses.SHORTEST if pause is None else pause)
+                self._attention.wait(pauses.SHORTEST if pause is None else pause)
                 self._judge_failure(tuple(watched.marks), watched, error)
                 if pause is None or isinstance(error, PodsError):
                     where = "" if promoting else f"\nNow {self._at(group)}"
@@ -557,90 +540,7 @@ class Driver:
             return live
 
         names = tuple(names)
-        return self._patiently(read)
-
-    def _patiently(self, ask: Callable[[], Answer]) -> Answer:
-        begin, between, told = self._clock.monotonic(), pauses.growing(), False
-        while True:
-            try:
-                answer = self._hearing(ask)
-            except ForbiddenError as error:
-                raise RunEnded("failed", str(error)) from error
-            except ClusterError as error:
-                seconds = self._clock.monotonic() - begin
-                if seconds >= CLUSTER_SECONDS:
-                    raise RunEnded("failed", f"{error}\nThat is so for {seconds:.0f} s. {WAYS}") from error
-                if not told:
-                    self._emitter.trouble(f"{error}\nIt is asked again, for {CLUSTER_SECONDS:.0f} s")
-                    told = True
-                self._wait(next(between))
-            else:
-                if told:
-                    self._emitter.trouble(f"the cluster answers again, after {self._clock.monotonic() - begin:.0f} s")
-                return answer
-
-    def _hearing(self, look: Callable[[], Answer]) -> Answer:
-        """Look at something, which may take long; once more if it was interrupted and the run goes on."""
-        while True:
-            try:
-                with self._signals.allowed():
-                    return look()
-            except KeyboardInterrupt:
-                self._interrupted()
-
-    def _wait(self, seconds: float) -> None:
-        """Wait, unless somebody wants the run to end."""
-        end = self._clock.monotonic() + seconds
-        while (left := end - self._clock.monotonic()) > 0:
-            try:
-                with self._signals.allowed():
-                    self._clock.wait(left)
-            except KeyboardInterrupt:
-                self._interrupted()
-
-    def _pause(self, seconds: float) -> str | None:
-        """Wait, or when there is a question, until it is answered."""
-        end = self._clock.monotonic() + seconds
-        while self._question:
-            if answer := self._person.answer():
-                return answer
-            left = end - self._clock.monotonic()
-            if left <= 0:
-                return None
-            self._wait(min(left, _ANSWER_SECONDS))
-        self._wait(seconds)
-        return None
-
-    def _interrupted(self) -> None:
-        """Return if a person wants the run to go on; without one it ends."""
-        if self._signals.at_once:
-            raise KeyboardInterrupt
-        if self._signals.roll_back and ROLL_BACK in self._answers:
-            raise FailingCanary(
-                "it was told to by a signal, as when another stack of its wave fails", self._clock.monotonic()
-            )
-        if self._person.present and self._signals.typed:
-            where = f"; {self._at(self._weights)}" if self._weights else ""
-            self._person.ask(f"Interrupted{where}.", self._answers)
-            while (answer := self._person.answer()) is None:
-                self._clock.wait(_ANSWER_SECONDS)
-            self._decide(answer)
-            self._signals.answered()
-            if self._question:  # which the answer just given was not for
-                self._person.ask(self._question, self._answers)
-            return
-        raise self._stopped()
-
-    def _decide(self, answer: str) -> None:
-        """Return for "go on"; end or roll back otherwise."""
-        if answer == ROLL_BACK:
-            raise FailingCanary("somebody wanted it", self._clock.monotonic())
-        if answer == STOP:
-            raise self._stopped()
-
-    def _stopped(self) -> RunEnded:
-        where = f"; {self._at(self._weights)}. {WAYS}" if self._weights else ""
-        return RunEnded("interrupted", f"stopped{where}")
+        return self._attention.patiently(read)
 
     def _done(self, start: Start) -> str:
         if self._task.to is not None and start.moving:
