@@ -139,7 +139,7 @@ class Rollout:
     def _fail_a_canary(self) -> None:
         """Have one canary answer errors, which nobody notices before Prometheus does."""
         *_, service = self.rows
-        self.view.phase(f"by order: {ERROR_RATE:.0%} of what the canary of {service} answers are errors")
+        self.view.phase(f"by order: {100 * ERROR_RATE:.0f} % of what the canary of {service} answers are errors")
         self._errors_began = time.monotonic()
         self._order(service, str(ERROR_RATE))
 

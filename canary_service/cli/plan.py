@@ -14,6 +14,7 @@ from canary_service.cluster.errors import ClusterError
 from canary_service.config.loader import ConfigError
 from canary_service.config.settings import Settings
 from canary_service.observability.queries import APPLICATION, SERVICE, request_rate
+from canary_service.rollout.configuration import Configuration, configuration, named, project_of
 from canary_service.rollout.engine_events import SECRET, EventStream, encrypted_values
 from canary_service.rollout.plan import (
     Before,
@@ -29,7 +30,6 @@ from canary_service.rollout.plan import (
 from canary_service.rollout.preview import EngineError, Preview, preview, selected_stack
 from canary_service.rollout.prometheus import PrometheusError, instant, shown
 from canary_service.rollout.redaction import without
-from canary_service.rollout.stack import Configuration, configuration, named, project_of
 from canary_service.rollout.update import observed
 from canary_service.routing.split import Track
 

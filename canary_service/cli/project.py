@@ -8,8 +8,8 @@ from pathlib import Path
 from canary_service.cli.errors import RefusedError
 from canary_service.config.loader import ConfigError, load
 from canary_service.config.settings import Settings
+from canary_service.rollout.configuration import configuration, project_of, stored
 from canary_service.rollout.preview import selected_stack
-from canary_service.rollout.stack import configuration, project_of, stored
 
 
 @dataclass(frozen=True, slots=True)

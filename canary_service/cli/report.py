@@ -91,7 +91,8 @@ def write_after(journal: Path) -> Path | None:
         return None  # the journal itself has said why
     try:
         return write(journal)
-    except Exception as error:  # noqa: BLE001 - how the release went is not to be lost over a page
+    # The release is over. Neither a full disk nor a mistake in the page may change the exit code that says how it went.
+    except Exception as error:  # noqa: BLE001 - see above
         click.echo(f"Warning: there is no report: {type(error).__name__}: {error}", err=True)
         return None
 

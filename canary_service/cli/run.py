@@ -31,7 +31,9 @@ from canary_service.config.loader import ConfigError
 from canary_service.config.settings import Settings
 from canary_service.rollout.alone import alone
 from canary_service.rollout.commits import CommitError, Commits, require_committed
-from canary_service.rollout.driver import Driver, RunEnded, Start, Task
+from canary_service.rollout.configuration import stack_file
+from canary_service.rollout.driver import Driver, Start, Task
+from canary_service.rollout.ends import RunEnded
 from canary_service.rollout.engine import EngineError
 from canary_service.rollout.event_words import duration, listed
 from canary_service.rollout.events import EVENTS, AnyEvent, Finished, RunEnd
@@ -39,7 +41,7 @@ from canary_service.rollout.interruption import Interruptions, SystemClock
 from canary_service.rollout.journal import Journal
 from canary_service.rollout.notifications import Notifier
 from canary_service.rollout.sampling import Sampler
-from canary_service.rollout.stack import LockedError, Stack, stack_file
+from canary_service.rollout.stack import LockedError, Stack
 from canary_service.rollout.tools import Tools
 from canary_service.rollout.verdict import judge
 

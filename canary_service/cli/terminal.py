@@ -8,7 +8,7 @@ from typing import Self
 
 import click
 
-from canary_service.rollout.driver import STOP
+from canary_service.rollout.attention import STOP
 
 
 class Terminal:

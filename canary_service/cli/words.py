@@ -2,9 +2,10 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final
 
+from canary_service.rollout.event_words import listed
 from canary_service.rollout.plan import (
     ObjectPlan,
     Operation,
@@ -126,7 +127,7 @@ def _traffic(plan: Plan) -> str:
     groups: dict[tuple[str, str], list[str]] = {}
     for service in plan.changed:
         groups.setdefault((service.change, _verb(service)), []).append(service.name)
-    parts = [f"{_listed(names)}: {verb}" for (_, verb), names in groups.items()]
+    parts = [f"{listed(names)}: {verb}" for (_, verb), names in groups.items()]
     if not parts:
         return f"traffic stays as it is; objects: {objects(plan)}"
     return "; ".join(parts)
@@ -146,13 +147,6 @@ def _verb(service: ServicePlan) -> str:
         "removed": "removed, with its route",
         "shift": f"canary {weight(service)}",
     }.get(service.change, "no traffic moves, pods or settings change")
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = 4
-    if len(names) > shown:
-        return f"{', '.join(names[: shown - 1])} and {len(names) - shown + 1} others"
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _track(track: TrackPlan) -> str:

@@ -1,7 +1,6 @@
 """The cluster as it is while a program runs: read before, waited for and put right in between."""
 
 import contextlib
-import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,11 +17,11 @@ from lightkube.generic_resource import create_namespaced_resource
 from lightkube.resources.apps_v1 import Deployment, ReplicaSet
 from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
 from lightkube.resources.core_v1 import Namespace, Pod, Service
-from lightkube.resources.discovery_v1 import EndpointSlice
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 from lightkube.types import PatchType
 
 from canary_service.cluster.errors import ClusterError, ForbiddenError, NotReadyError
+from canary_service.cluster.workloads import PodsSeen, Workloads
 from canary_service.config.settings import Settings
 from canary_service.routing.registry import ROUTERS
 from canary_service.routing.router import Manifest, RouteKind, Router, UnreadableRouteError
@@ -40,7 +39,7 @@ from canary_service.workload.live import (
     routes_of,
 )
 from canary_service.workload.manifests import configurations_used
-from canary_service.workload.readiness import Readiness, newest_replica_set, readiness, rollout_completed
+from canary_service.workload.readiness import Readiness, rollout_completed
 
 STUCK_SECONDS: Final = 15.0
 """So long a reason that time alone will hardly mend has to last until it ends the wait: registries have hiccups."""
@@ -50,14 +49,8 @@ LOWERING_MANAGER: Final = FIELD_MANAGER + "-lowering"
 
 _POLL_SECONDS: Final = 0.2
 _REPORT_SECONDS: Final = 1.0
-_PAUSE_PER_LOOK: Final = 4.0
-"""What runs is looked at again after so many times the duration of a look: the engine needs the processors."""
-
 _FORBIDDEN: Final = 403
 _NOT_FOUND: Final = 404
-
-_SERVICE_NAME: Final = "kubernetes.io/service-name"
-"""The label by which an EndpointSlice names its Service (discovery/v1)."""
 
 # Of the Prometheus operator; lightkube knows Kubernetes' own kinds.
 _OPERATOR: Final = ("monitoring.coreos.com", "v1")
@@ -86,26 +79,6 @@ class Drift:
         return previewed.get("resourceVersion") not in {None, self.resource_version}
 
 
-@dataclass(frozen=True, slots=True)
-class PodsSeen:
-    """Whether a track's Deployment is ready, and all pods that its selector finds."""
-
-    readiness: Readiness
-    pods: Sequence[Manifest]
-
-
-@dataclass(frozen=True, slots=True)
-class _Workloads:
-    """What runs in the namespace: asked for at `begin` (monotonic seconds), good for `lasts` seconds from then."""
-
-    begin: float = -math.inf
-    lasts: float = 0.0
-    deployments: Sequence[Manifest] = ()
-    replica_sets: Sequence[Manifest] = ()
-    pods: Sequence[Manifest] = ()
-    endpoint_slices: Sequence[Manifest] = ()
-
-
 class LiveCluster:
     """The services of one configuration in a cluster. May be used by several threads at once."""
 
@@ -116,8 +89,7 @@ class LiveCluster:
         self._objects: dict[tuple[str, str], Manifest] = {}
         self._kinds: frozenset[str] = frozenset()
         self._asking = threading.Lock()
-        self._looking = threading.Lock()
-        self._seen = _Workloads()
+        self._workloads = Workloads(settings, self._list)
         self._former: dict[str, Router] = {}
 
     def read(self) -> dict[str, LiveService]:
@@ -452,7 +424,7 @@ class LiveCluster:
         Raises:
             ClusterError: the API server cannot be asked.
         """
-        return self._look(name, track, 0, time.monotonic())
+        return self._workloads.look(name, track, 0, time.monotonic())
 
     def keep_while_used(
         self, name: str, track: Track, configurations: Sequence[Manifest], *, superseding: bool
@@ -494,43 +466,11 @@ class LiveCluster:
 
     def _readiness(self, name: str, track: Track, at_least: int, since: float) -> Readiness:
         try:
-            return self._look(name, track, at_least, since).readiness
+            return self._workloads.look(name, track, at_least, since).readiness
         except ForbiddenError:
             raise
         except ClusterError as error:
             return Readiness(0, at_least, rolled_out=False, reasons=(str(error),))
-
-    def _look(self, name: str, track: Track, at_least: int, since: float) -> PodsSeen:
-        seen = self._workloads(since)
-        deployed = object_name(name, track)
-        deployment = next((found for found in seen.deployments if found["metadata"]["name"] == deployed), None)
-        labels = selector(self._settings.app_label_of(name, track), track).items()
-        owner = newest_replica_set(deployment, seen.replica_sets) if deployment else None
-        pods = [pod for pod in seen.pods if labels <= (pod["metadata"].get("labels") or {}).items()]
-        slices = [
-            found
-            for found in seen.endpoint_slices
-            if (found["metadata"].get("labels") or {}).get(_SERVICE_NAME) == deployed
-        ]
-        return PodsSeen(readiness(deployment, owner, pods, slices, at_least), pods)
-
-    def _workloads(self, since: float) -> _Workloads:
-        """Return what runs, as it was after a moment (monotonic seconds), and for all waits together.
-
-        One wait each would ask so often at 100 services that the engine got no processor time.
-        """
-        with self._looking:
-            while True:
-                now, due = time.monotonic(), self._seen.begin + self._seen.lasts
-                if now < due and self._seen.begin < since:
-                    time.sleep(due - now)
-                elif now < due:
-                    return self._seen
-                else:
-                    begin = time.monotonic()
-                    lists = [self._list(kind) for kind in (Deployment, ReplicaSet, Pod, EndpointSlice)]
-                    lasts = max(_POLL_SECONDS, (time.monotonic() - begin) * _PAUSE_PER_LOOK)
-                    self._seen = _Workloads(begin, lasts, *lists)
 
     def _strands(self, name: str, live: LiveService) -> bool:
         """Tell whether the Service, which leads to ready pods now, would lead to none with its declared selector."""

@@ -1,6 +1,6 @@
 """What happened in a run, in one line for people. No I/O."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from canary_service.rollout.course import standing
@@ -113,7 +113,13 @@ def number(value: float) -> str:
 def listed(names: Sequence[str]) -> str:
     """Return names as a list in words, of more than four the first three."""
     if len(names) > _NAMES_SHOWN:
-        return f"{', '.join(names[: _NAMES_SHOWN - 1])} and {len(names) - _NAMES_SHOWN + 1} others"
+        names = [*names[: _NAMES_SHOWN - 1], f"{len(names) - _NAMES_SHOWN + 1} others"]
+    return joined(names)
+
+
+def joined(names: Iterable[str]) -> str:
+    """Return names, each of them, as a list in words: `a, b and c`."""
+    names = tuple(names)
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 

@@ -12,6 +12,9 @@ from canary_service.rollout.model import Record
 from canary_service.rollout.samples import Sample
 from canary_service.rollout.verdict import Verdict
 
+Means: TypeAlias = Literal["update", "cut-off"]
+"""What sets a weight: `pulumi up`, or the API server directly in a rollback."""
+
 RunEnd: TypeAlias = Literal["done", "rolled-back", "held", "failed", "locked", "refused", "interrupted"]
 
 EXIT_CODES: Final[Mapping[RunEnd, int]] = {
@@ -75,7 +78,7 @@ class WeightSet(Event):
     before: int
     read_back: int
     seconds: float
-    means: Literal["update", "cut-off"] = Field(description="`pulumi up`, or the API server directly in a rollback")
+    means: Means
 
 
 class Sampled(Event):

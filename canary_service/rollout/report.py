@@ -213,6 +213,12 @@ def _charts(frame: Frame, service: ServiceCourse, moments: Sequence[_Moment]) ->
     def pods(value: Callable[[PodsSample], float | None]) -> list[Point]:
         return points(lambda sample: value(sample.pods) if sample.pods else None)
 
+    def both(value: Callable[[Sample, TrackSample | None], float | None]) -> list[Line]:
+        return [
+            Line("stable", "stable", points(lambda sample: value(sample, sample.stable))),
+            Line("canary", "canary", points(lambda sample: value(sample, sample.canary))),
+        ]
+
     weights = Line("weight read back", "weight", [(at, weight or 0) for at, weight in service.weights], stepped=True)
     shares = [(each.sample.at, _finite(each.share)) for each in moments]
     measured = [Line("measured, of the step so far", "canary", shares)] if moments else []
@@ -231,35 +237,16 @@ def _charts(frame: Frame, service: ServiceCourse, moments: Sequence[_Moment]) ->
             for outcome in _WORST_FIRST
         ],
     )
-    yield line_chart(
-        frame,
-        "Failed requests",
-        "%",
-        [
-            Line("stable", "stable", points(lambda sample: error_percent(sample.stable))),
-            Line("canary", "canary", points(lambda sample: error_percent(sample.canary))),
-        ],
-        _FAILED_SCALE,
-    )
+    yield line_chart(frame, "Failed requests", "%", both(lambda _, track: error_percent(track)), _FAILED_SCALE)
     yield line_chart(
         frame,
         "95th percentile of response times",
         "ms",
-        [
-            Line("stable", "stable", points(lambda sample: p95_milliseconds(sample.stable))),
-            Line("canary", "canary", points(lambda sample: p95_milliseconds(sample.canary))),
-        ],
+        both(lambda _, track: p95_milliseconds(track)),
         _MILLISECONDS_SCALE,
     )
     yield line_chart(
-        frame,
-        "Requests",
-        "per second",
-        [
-            Line("stable", "stable", points(lambda sample: _rate(sample.stable, sample.counted_seconds))),
-            Line("canary", "canary", points(lambda sample: _rate(sample.canary, sample.counted_seconds))),
-        ],
-        _RATE_SCALE,
+        frame, "Requests", "per second", both(lambda sample, track: _rate(track, sample.counted_seconds)), _RATE_SCALE
     )
     yield line_chart(
         frame,

@@ -15,7 +15,7 @@ from typing import Final, Protocol, TypeVar
 import httpx2
 
 from canary_service.cluster.errors import ClusterError
-from canary_service.cluster.live_cluster import PodsSeen
+from canary_service.cluster.workloads import PodsSeen
 from canary_service.config.settings import Settings, amount
 from canary_service.observability import recorded
 from canary_service.observability.manifests import SCRAPE_SECONDS

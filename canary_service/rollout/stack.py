@@ -1,32 +1,20 @@
-"""A stack: its configuration, and updates of it by the engine with the program kept loaded."""
+"""A stack: changes of its configuration, and updates of it by the engine with the program kept loaded."""
 
-import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Final, Self
+from typing import Final, Self
 
-import yaml
-
-from canary_service.config.loader import Location, load
 from canary_service.config.settings import Settings
+from canary_service.rollout.configuration import configuration, edited, project_of, stack_file
 from canary_service.rollout.engine import Ended, EngineError, run
 from canary_service.rollout.engine_events import EventStream, Finding, progress, read
-from canary_service.rollout.preview import decrypted, selected_stack
-from canary_service.rollout.release import Changes, Copy, path_of
-
-_PROGRAM: Final = Path(__file__).with_name("program.py")
-
-# `pulumi config set --path` turns what Go's strconv.Atoi reads into a number, which for these would be another text.
-_MISREAD: Final = re.compile(r"(?!(0|-?[1-9][0-9]*)$)[+-]?[0-9]+")
+from canary_service.rollout.loaded_program import Program
+from canary_service.rollout.release import Changes
 
 # Self-managed backends, and Pulumi Cloud (pkg/backend/diy/lock.go, pkg/backend/backenderr).
 _LOCKED: Final = re.compile(
@@ -46,109 +34,6 @@ _REPEATED: Final = "Exception calling application: "
 
 # What the engine says after everything that fails.
 _AFTERMATH: Final = re.compile(r"(update|preview) failed|an unhandled error occurred: .*", re.DOTALL)
-
-
-# Stands for an encrypted value where that is not needed: every kind of scalar can be read from it.
-_ENCRYPTED: Final = "1"
-
-
-# How the engine says that a stack's file cannot be read, without its name.
-_UNREADABLE: Final = re.compile(r"(getting stack configuration: )?(invalid YAML file|yaml: )")
-
-
-@dataclass(frozen=True, slots=True)
-class Configuration:
-    """A stack's configuration in plain text, each key with its namespace, and where in it something is encrypted."""
-
-    values: Mapping[str, str]
-    encrypted: Collection[Location]
-
-    def settings(self, project: str) -> Settings:
-        """Return what the values of a project mean.
-
-        Raises:
-            ConfigError: they cannot be used; no value that is encrypted is shown.
-        """
-        own = f"{project}:"
-        values = {key.removeprefix(own): value for key, value in self.values.items() if key.startswith(own)}
-        return load(values, [(str(key).removeprefix(own), *rest) for key, *rest in self.encrypted])
-
-
-def project_of(folder: Path) -> dict[str, Any]:
-    """Return what the Pulumi.yaml of a folder says.
-
-    Raises:
-        EngineError: it cannot be read, or names no project.
-    """
-    file = folder / "Pulumi.yaml"
-    try:
-        project = _yaml(file)
-    except OSError as error:
-        raise EngineError(f"{file.name} cannot be read: {error.strerror}", usage=True) from error
-    if not isinstance(project.get("name"), str) or not project["name"]:
-        raise EngineError(f"{file.name} names no project: it needs a line like name: my-project", usage=True)
-    return project
-
-
-def stack_file(folder: Path, name: str) -> Path:
-    """Return the file of a stack, which may be named ORGANIZATION/STACK.
-
-    Raises:
-        EngineError: the project's file cannot be used.
-    """
-    return _file_of(folder, project_of(folder), name)
-
-
-def configuration(folder: Path, name: str) -> Configuration:
-    """Return a stack's configuration.
-
-    Raises:
-        EngineError: there is no such stack, or its configuration cannot be read.
-    """
-    file = stack_file(folder, name)
-    written = _config_of(file) if file.exists() else {}
-    try:
-        values, secret = decrypted(folder, ["--stack", name])
-    except EngineError as error:
-        raise named(error, folder, name) from error
-    encrypted: list[Location] = []
-    for key in secret:
-        # One that the file does not have is a default of the project.
-        encrypted += tuple(_encrypted(written.get(key), (key,))) or ((key,),)
-    return Configuration(values, encrypted)
-
-
-def named(error: EngineError, folder: Path, name: str | None) -> EngineError:
-    """Return an error of the engine with the name of the stack's file, if that is what the engine could not read.
-
-    The stack is the selected one when None.
-    """
-    if not _UNREADABLE.match(str(error)):
-        return error
-    return EngineError(f"{stack_file(folder, name or selected_stack(folder)).name}: {error}", usage=True)
-
-
-def stored(folder: Path, name: str) -> dict[str, str]:
-    """Return a stack's configuration as its file has it, without the engine; encrypted values inside maps are 1.
-
-    Raises:
-        OSError: there is no such file.
-        LookupError: a value is encrypted as a whole.
-        EngineError: a file is not what it should be.
-    """
-    project = project_of(folder)
-    defaults = {
-        f"{project['name']}:{key}": declared["default"]
-        for key, declared in _map(project.get("config")).items()
-        if isinstance(declared, dict) and "default" in declared
-    }
-    config = defaults | _config_of(_file_of(folder, project, name))
-    if hidden := [key for key, value in config.items() if _is_encrypted(value)]:
-        raise LookupError(f"encrypted: {', '.join(hidden)}")
-    return {
-        key: json.dumps(_legible(value)) if isinstance(value, dict | list) else _text(value)
-        for key, value in config.items()
-    }
 
 
 class LockedError(EngineError):
@@ -198,7 +83,7 @@ class Stack:
             ConfigError: it cannot be used.
             EngineError: it cannot be read.
         """
-        return configuration(self._folder, self._name).settings(self._project)
+        return configuration(self._folder, self._name).settings(project_of(self._folder)["name"])
 
     def set(self, changes: Changes) -> None:
         """Change the stack's file: all of it, or on any error nothing. What is encrypted stays so.
@@ -208,14 +93,10 @@ class Stack:
         """
         if not changes:
             return
-        file = self._file
+        file = self.file
         try:
             before = file.read_bytes()
-            with tempfile.TemporaryDirectory(prefix="canary-set-") as temporary:
-                draft = Path(temporary) / file.name
-                draft.write_bytes(before)
-                self._write(changes, draft)
-                after = draft.read_bytes()
+            after = edited(self._folder, self._name, before, changes)
             if file.read_bytes() != before:
                 raise EngineError(f"{file.name} was changed by somebody else meanwhile; it is left as it is now")
             _replace(file, after)
@@ -228,7 +109,7 @@ class Stack:
 
         For an update that was refused: the stack's file then says again what is in force.
         """
-        file = self._file
+        file = self.file
         if self._undo is None or file.read_bytes() != self._undo[1]:
             return False
         _replace(file, self._undo[0])
@@ -267,128 +148,10 @@ class Stack:
         self._undo = None
         return stream
 
-    @property
+    @cached_property
     def file(self) -> Path:
         """The stack's file, which `set` changes."""
-        return self._file
-
-    @cached_property
-    def _project_file(self) -> dict[str, Any]:
-        return project_of(self._folder)
-
-    @property
-    def _project(self) -> str:
-        return str(self._project_file["name"])
-
-    @property
-    def _file(self) -> Path:
-        return _file_of(self._folder, self._project_file, self._name)
-
-    def _write(self, changes: Changes, draft: Path) -> None:
-        changed = {key: change for key, change in changes.items() if change is not None}
-        removed = [key for key, change in changes.items() if change is None]
-        present = self._own(_config_of(draft))
-        if _is_encrypted(present.get("services")):
-            raise EngineError(
-                "services is encrypted as a whole, and a path into it would replace it: encrypt values in it instead",
-                usage=True,
-            )
-        copied = any(isinstance(change, Copy) for change in changed.values())
-        known = configuration(self._folder, self._name).values if copied else {}
-        pairs: list[str] = []
-        for key, change in changed.items():
-            value = _text(_at(path_of(change.key), self._plain(known))) if isinstance(change, Copy) else change
-            source = change.key if isinstance(change, Copy) else key
-            secret = _is_encrypted(_at(path_of(source), present))
-            if secret or _MISREAD.fullmatch(value):
-                kind = ["--secret"] if secret else ["--type", "string"]
-                self._config(draft, "set", "--path", "--raw", *kind, key, text=value)
-            else:
-                pairs += ["--plaintext", f"{key}={value}"]
-        if pairs:
-            self._config(draft, "set-all", "--path", *pairs)
-        if removed:
-            self._config(draft, "rm-all", "--path", *removed)
-
-    def _own(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        own = f"{self._project}:"
-        return {key.removeprefix(own): value for key, value in config.items() if key.startswith(own)}
-
-    def _plain(self, config: Mapping[str, str]) -> dict[str, Any]:
-        own = self._own(config)
-        return own | {"services": json.loads(own["services"])}
-
-    def _config(self, draft: Path, *arguments: str, text: str | None = None) -> None:
-        ended = run(
-            self._folder,
-            ["config", *arguments, "--stack", self._name, "--config-file", str(draft)],
-            text=text,
-        )
-        if ended.code:
-            raise EngineError(ended.message, usage=ended.usage)
-
-
-class Program:
-    """The project's program, loaded once and run for each update in a process of its own (program.py)."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process that writes to it
-        self._process: subprocess.Popen[str] | None = None
-
-    def start(self) -> None:
-        """Begin to load it. Nothing is waited for.
-
-        Raises:
-            EngineError: the project's file cannot be used, or its Python cannot be run.
-        """
-        project = project_of(self._folder)
-        runtime = project.get("runtime")
-        options = (runtime.get("options") if isinstance(runtime, dict) else None) or {}
-        python = self._folder / options["virtualenv"] / "bin" / "python" if "virtualenv" in options else sys.executable
-        try:
-            self._process = subprocess.Popen(
-                [python, "-P", _PROGRAM, self._folder / (project.get("main") or "")],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._said,
-                text=True,
-                process_group=0,  # what is typed on the terminal is the engine's to obey
-            )
-        except OSError as error:
-            raise EngineError(f"the program cannot be run: {python}: {error.strerror}", usage=True) from error
-
-    def stop(self) -> None:
-        """End it."""
-        if self._process:
-            self._process.communicate()
-            self._process = None
-        self._said.close()
-
-    @contextmanager
-    def serving(self) -> Iterator[str]:
-        """Have it wait for the engine, at the address that this gives.
-
-        Raises:
-            EngineError: it could not be loaded.
-        """
-        process = self._process
-        if process is None or process.stdin is None or process.stdout is None:
-            raise ValueError("a stack is to be entered before it is used")
-        with suppress(BrokenPipeError):
-            process.stdin.write("run\n")
-            process.stdin.flush()
-        port = process.stdout.readline().strip()
-        if not port:
-            self._said.seek(0)
-            reason = self._said.read().decode(errors="replace").strip().rpartition("\n")[2]
-            raise EngineError(f"the program cannot be loaded: {reason or 'its Python ended'}", usage=True)
-        try:
-            yield f"127.0.0.1:{port}"
-        finally:
-            with suppress(BrokenPipeError):
-                process.stdin.write("end\n")
-                process.stdin.flush()
+        return stack_file(self._folder, self._name)
 
 
 class _Reporter:
@@ -422,65 +185,6 @@ def _replace(file: Path, content: bytes) -> None:
         draft.replace(file)
     finally:
         draft.unlink(missing_ok=True)
-
-
-def _at(path: Sequence[str], content: Any) -> Any:  # noqa: ANN401 - a value of any type that YAML has
-    for part in path:
-        content = content.get(part) if isinstance(content, dict) else None
-    return content
-
-
-def _yaml(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(file.read_bytes()) or {}
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise EngineError(f"{file.name}{line} is not valid YAML: {error.problem}", usage=True) from error
-    except yaml.YAMLError as error:
-        raise EngineError(f"{file.name} is not valid YAML: {error}", usage=True) from error
-    if not isinstance(content, dict):
-        raise EngineError(f"{file.name} is to hold keys with values, not {type(content).__name__}", usage=True)
-    return content
-
-
-def _config_of(file: Path) -> dict[str, Any]:
-    config = _yaml(file).get("config") or {}
-    if not isinstance(config, dict):
-        raise EngineError(f"config in {file.name} is to hold keys with values, not {config}", usage=True)
-    return config
-
-
-def _map(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _file_of(folder: Path, project: Mapping[str, Any], stack: str) -> Path:
-    """Return the file of a stack, which may be named ORGANIZATION/STACK."""
-    return (folder / (project.get("stackConfigDir") or "") / f"Pulumi.{stack.rpartition('/')[2]}.yaml").resolve()
-
-
-def _legible(value: Any) -> Any:  # noqa: ANN401 - a value of any type that YAML has
-    if isinstance(value, dict):
-        return _ENCRYPTED if _is_encrypted(value) else {key: _legible(each) for key, each in value.items()}
-    return [_legible(each) for each in value] if isinstance(value, list) else value
-
-
-def _encrypted(value: object, path: Location) -> Iterator[Location]:
-    if _is_encrypted(value):
-        yield path
-    elif isinstance(value, dict | list):
-        parts = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, each in parts:
-            yield from _encrypted(each, (*path, key))
-
-
-def _is_encrypted(stored: object) -> bool:
-    return isinstance(stored, dict) and stored.keys() == {"secure"}
-
-
-def _text(value: object) -> str:
-    """Return a scalar as configuration holds it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _failure(ended: Ended, stream: EventStream) -> EngineError:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from lightkube.resources.core_v1 import Namespace
 
 from sandbox.lifecycle import Sandbox, start, stop
 from sandbox.toolchain.ensure import Toolchain, ensure
+from tests.live.scene import Scene
 
 FIRST = (
     "test_life_of_a_canary.py",
@@ -71,8 +73,24 @@ def cluster(sandbox: Sandbox) -> Client:
 
 @pytest.fixture
 def namespace(cluster: Client) -> Iterator[str]:
+    with new_namespace(cluster) as name:
+        yield name
+
+
+@pytest.fixture(scope="module")
+def own_scene(sandbox: Sandbox, cluster: Client, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """A service for all tests of a module, of which nothing is deployed yet."""
+    with new_namespace(cluster) as name:
+        yield Scene.create(sandbox, cluster, name, tmp_path_factory.mktemp("scene"))
+
+
+@contextmanager
+def new_namespace(cluster: Client) -> Iterator[str]:
+    """Make a namespace, and delete it when it is no longer needed."""
     made = cluster.create(Namespace(metadata=ObjectMeta(generateName="test-")))
     assert made.metadata is not None
     assert made.metadata.name is not None
-    yield made.metadata.name
-    cluster.delete(Namespace, made.metadata.name)
+    try:
+        yield made.metadata.name
+    finally:
+        cluster.delete(Namespace, made.metadata.name)

@@ -2,15 +2,12 @@
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lightkube import Client
-from lightkube.models.meta_v1 import ObjectMeta
-from lightkube.resources.core_v1 import Namespace
 
 from canary_service.cluster.facts import gathered
 from canary_service.cluster.live_cluster import LiveCluster
@@ -22,7 +19,6 @@ from canary_service.routing.nginx import AFFINITY, HEADER_VALUE, WEIGHT
 from canary_service.routing.nginx import CANARY as CANARY_MARK
 from canary_service.workload.live import FIELD_MANAGER, OWNER_ANNOTATION
 from demo.stack import CHECKOUT
-from sandbox.lifecycle import Sandbox
 from tests.live.application import eventually
 from tests.live.scene import CANARY, NAME, Scene
 
@@ -99,15 +95,10 @@ def _made(scene: Scene) -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def patient(sandbox: Sandbox, cluster: Client, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Patient]:
-    made = cluster.create(Namespace(metadata=ObjectMeta(generateName="test-")))
-    assert made.metadata
-    assert made.metadata.name
-    scene = Scene.create(sandbox, cluster, made.metadata.name, tmp_path_factory.mktemp("doctor"))
-    scene.configure(disruptionBudget={"maxUnavailable": 1})
-    scene.deploy(WEIGHT_OF_CANARY)
-    yield Patient.of(scene)
-    cluster.delete(Namespace, made.metadata.name)
+def patient(own_scene: Scene) -> Patient:
+    own_scene.configure(disruptionBudget={"maxUnavailable": 1})
+    own_scene.deploy(WEIGHT_OF_CANARY)
+    return Patient.of(own_scene)
 
 
 def annotated(ingress: str, key: str, value: str) -> Command:

@@ -1,14 +1,11 @@
 """What somebody changes by hand, plain `pulumi up` puts back as declared."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lightkube import Client
-from lightkube.models.meta_v1 import ObjectMeta
-from lightkube.resources.core_v1 import Namespace
 
 from canary_service.routing.nginx import CANARY as CANARY_ANNOTATION
 from canary_service.routing.nginx import WEIGHT
@@ -49,14 +46,9 @@ BY_HAND: dict[str, list[tuple[str, ...]]] = {
 
 
 @pytest.fixture(scope="module")
-def deployed(sandbox: Sandbox, cluster: Client, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    made = cluster.create(Namespace(metadata=ObjectMeta(generateName="test-")))
-    assert made.metadata
-    assert made.metadata.name
-    scene = Scene.create(sandbox, cluster, made.metadata.name, tmp_path_factory.mktemp("drift"))
-    scene.deploy()
-    yield scene
-    cluster.delete(Namespace, made.metadata.name)
+def deployed(own_scene: Scene) -> Scene:
+    own_scene.deploy()
+    return own_scene
 
 
 def declared(scene: Scene) -> dict[str, Any]:

@@ -2,15 +2,12 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lightkube import Client
-from lightkube.models.meta_v1 import ObjectMeta
-from lightkube.resources.core_v1 import Namespace
 
 from sandbox.lifecycle import Sandbox
 from tests.live.application import eventually
@@ -29,14 +26,9 @@ def scene(sandbox: Sandbox, cluster: Client, namespace: str, tmp_path_factory: p
 
 
 @pytest.fixture(scope="module")
-def deployed(sandbox: Sandbox, cluster: Client, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    made = cluster.create(Namespace(metadata=ObjectMeta(generateName="test-")))
-    assert made.metadata
-    assert made.metadata.name
-    scene = Scene.create(sandbox, cluster, made.metadata.name, tmp_path_factory.mktemp("guards"))
-    scene.deploy(20)
-    yield scene
-    cluster.delete(Namespace, made.metadata.name)
+def deployed(own_scene: Scene) -> Scene:
+    own_scene.deploy(20)
+    return own_scene
 
 
 def objects(scene: Scene) -> dict[str, tuple[str, str]]:

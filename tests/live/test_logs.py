@@ -4,15 +4,11 @@ import json
 import queue
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import httpx2
 import pytest
-from lightkube import Client
-from lightkube.models.meta_v1 import ObjectMeta
-from lightkube.resources.core_v1 import Namespace
 
-from sandbox.lifecycle import Sandbox
 from tests.live import canary
 from tests.live.application import eventually
 from tests.live.scene import CANARY, CANARY_IMAGE, GOOD_CANARY, NAME, PATHS, STABLE_IMAGE, Scene
@@ -24,18 +20,13 @@ STARTED = "{} started; ports: 8080"
 
 
 @pytest.fixture(scope="module")
-def scene(sandbox: Sandbox, cluster: Client, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+def scene(own_scene: Scene) -> Scene:
     """A service with a canary at weight 100."""
-    made = cluster.create(Namespace(metadata=ObjectMeta(generateName="test-")))
-    assert made.metadata
-    assert made.metadata.name
-    scene = Scene.create(sandbox, cluster, made.metadata.name, tmp_path_factory.mktemp("logs"))
-    scene.stack.set("rollout.maxStep", "100")
-    scene.configure(100, canary=GOOD_CANARY | {"replicas": 1, "secret": {"data": {"TOKEN": SECRET}}})
-    scene.up()
-    scene.settle()
-    yield scene
-    cluster.delete(Namespace, made.metadata.name)
+    own_scene.stack.set("rollout.maxStep", "100")
+    own_scene.configure(100, canary=GOOD_CANARY | {"replicas": 1, "secret": {"data": {"TOKEN": SECRET}}})
+    own_scene.up()
+    own_scene.settle()
+    return own_scene
 
 
 def fail(scene: Scene, path: str) -> None:

@@ -12,8 +12,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from lightkube import Client
-from lightkube.models.meta_v1 import ObjectMeta
-from lightkube.resources.core_v1 import Namespace
 from lightkube.resources.networking_v1 import Ingress
 
 from canary_service.routing.nginx import WEIGHT
@@ -88,17 +86,10 @@ class Planner:
 
 
 @pytest.fixture(scope="module")
-def deployed(
-    sandbox: Sandbox, cluster: Client, metrics: Metrics, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Planner]:
+def deployed(own_scene: Scene, metrics: Metrics) -> Planner:
     """A service with a canary at 20 %."""
-    made = cluster.create(Namespace(metadata=ObjectMeta(generateName="test-")))
-    assert made.metadata
-    assert made.metadata.name
-    scene = Scene.create(sandbox, cluster, made.metadata.name, tmp_path_factory.mktemp("plan"))
-    scene.deploy(20)
-    yield Planner(scene, metrics)
-    cluster.delete(Namespace, made.metadata.name)
+    own_scene.deploy(20)
+    return Planner(own_scene, metrics)
 
 
 @pytest.fixture

@@ -2,20 +2,15 @@
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lightkube import Client
-from lightkube.models.meta_v1 import ObjectMeta
-from lightkube.resources.core_v1 import Namespace
 
 from canary_service.rollout.events import AnyEvent
 from canary_service.rollout.journal import Journal
 from canary_service.rollout.status import WINDOW_SECONDS, Status
 from canary_service.routing.nginx import WEIGHT
-from sandbox.lifecycle import Sandbox
 from sandbox.traffic import Traffic
 from tests.live import canary
 from tests.live.application import eventually
@@ -26,15 +21,10 @@ pytestmark = pytest.mark.live
 
 
 @pytest.fixture(scope="module")
-def scene(sandbox: Sandbox, cluster: Client, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+def scene(own_scene: Scene) -> Scene:
     """A service with a canary at 20 %."""
-    made = cluster.create(Namespace(metadata=ObjectMeta(generateName="test-")))
-    assert made.metadata
-    assert made.metadata.name
-    scene = Scene.create(sandbox, cluster, made.metadata.name, tmp_path_factory.mktemp("status"))
-    scene.deploy(20)
-    yield scene
-    cluster.delete(Namespace, made.metadata.name)
+    own_scene.deploy(20)
+    return own_scene
 
 
 def status(scene: Scene, *options: str) -> dict[str, Any]:

@@ -7,13 +7,11 @@ from typing import Any
 
 import pytest
 from lightkube import Client
-from lightkube.models.meta_v1 import ObjectMeta
-from lightkube.resources.core_v1 import Namespace, Service
+from lightkube.resources.core_v1 import Service
 from lightkube.types import PatchType
 
 from canary_service.rollout.verification import Verification
 from canary_service.routing.nginx import WEIGHT
-from sandbox.lifecycle import Sandbox
 from sandbox.traffic import Traffic
 from tests.live import canary
 from tests.live.application import eventually
@@ -27,18 +25,13 @@ ANSWERS = ("--version-header", "X-Version")
 
 
 @pytest.fixture(scope="module")
-def deployed(sandbox: Sandbox, cluster: Client, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+def deployed(own_scene: Scene) -> Scene:
     """A service with a canary at 20 % that has a header; Traefik counts, which is scraped every second."""
-    made = cluster.create(Namespace(metadata=ObjectMeta(generateName="test-")))
-    assert made.metadata
-    assert made.metadata.name
-    scene = Scene.create(sandbox, cluster, made.metadata.name, tmp_path_factory.mktemp("verify"))
-    scene.stack.set("monitoring.source", "traefik")
-    scene.stack.set("rollout.prometheusUrl", sandbox.prometheus_url)
-    scene.configure(20, canary=GOOD_CANARY | HEADER)
-    scene.up()
-    yield scene
-    cluster.delete(Namespace, made.metadata.name)
+    own_scene.stack.set("monitoring.source", "traefik")
+    own_scene.stack.set("rollout.prometheusUrl", own_scene.sandbox.prometheus_url)
+    own_scene.configure(20, canary=GOOD_CANARY | HEADER)
+    own_scene.up()
+    return own_scene
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """`canary doctor` as a command: what it exits with and prints, with recorded facts in place of a cluster."""
 
 import json
-import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ import click
 import pytest
 
 from canary_service.cli import doctor
-from canary_service.cli.main import main
 from canary_service.cli.project import Project
 from canary_service.cluster.errors import ClusterError
 from canary_service.config.loader import load
@@ -19,27 +17,16 @@ from canary_service.rollout.engine_events import SECRET
 from canary_service.rollout.preview import EngineError
 from canary_service.routing.nginx import WEIGHT
 from canary_service.workload.facts import Facts, Log
+from tests.unit.commands import Commands, Result
 from tests.unit.recorded_cluster import World, crash, settings
 
 
 @dataclass
-class Result:
-    code: int | str | None
-    out: str
-    err: str
-
-
-@dataclass
-class Command:
-    monkeypatch: pytest.MonkeyPatch
-    capsys: pytest.CaptureFixture[str]
+class Command(Commands):
     world: World
 
     def run(self, *arguments: str) -> Result:
-        self.monkeypatch.setattr(sys, "argv", ["canary", "doctor", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        return Result(caught.value.code, *self.capsys.readouterr())
+        return super().run("doctor", *arguments)
 
     def fails(self, part: str, error: Exception) -> None:
         def failing(*_: object) -> None:

@@ -534,6 +534,20 @@ def test_a_listener_that_wants_to_end_the_process_is_dropped_and_the_run_goes_on
     assert world.events[-1].event == "finished"
 
 
+def test_listeners_that_fail_at_the_same_event_are_named_and_end_no_run() -> None:
+    class Page:
+        def __call__(self, _event: AnyEvent) -> None:
+            raise OSError("no space left")
+
+    def noted(_event: AnyEvent) -> None:
+        raise OSError("no space left")
+
+    world = World.of("a")
+    assert world.run(Page(), noted).exit_code == 0
+    for name in ("Page", "noted"):
+        assert f"OSError: no space left: no more events go to {name}\n" in f"{world.troubles}\n"
+
+
 def test_a_second_driver_that_only_watches_never_raises_a_weight_again_that_the_first_took_back() -> None:
     world = World.of("a").at(20)
     world.later(30, lambda: world.weights.update(a=0))

@@ -5,16 +5,14 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 
-from canary_service.cli.main import main
 from canary_service.rollout.engine_events import SECRET
 from demo.measurement import wait_for
+from tests.unit.commands import Fake, Result
 
 RECORDED = Path(__file__).parent / "data" / "plan"
 
@@ -30,26 +28,7 @@ exit "$(cat "$FAKE/code")"
 """
 
 
-@dataclass
-class Result:
-    code: int | str | None
-    out: str
-    err: str
-
-
-@dataclass
-class Fake:
-    folder: Path
-    monkeypatch: pytest.MonkeyPatch
-    capsys: pytest.CaptureFixture[str]
-
-    def run(self, *arguments: str) -> Result:
-        """Run `canary` with these arguments."""
-        self.monkeypatch.setattr(sys, "argv", ["canary", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        return Result(caught.value.code, *self.capsys.readouterr())
-
+class Previews(Fake):
     def prepare(self, recording: str = "", *, code: int = 0, errors: str = "", tenths: int = 0) -> None:
         for name, content in {"code": code, "errors": errors, "tenths": tenths}.items():
             (self.folder / name).write_text(str(content))
@@ -62,19 +41,13 @@ class Fake:
 
 
 @pytest.fixture
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Fake:
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Previews:
     """A project without a cluster, in which this runs, and a CLI that has recorded previews."""
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "pulumi").write_text(PULUMI)
-    (tmp_path / "bin" / "pulumi").chmod(0o755)
-    (tmp_path / "project" / "below").mkdir(parents=True)
-    (tmp_path / "project" / "Pulumi.yaml").write_text("name: macromind\n")
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
-    monkeypatch.setenv("FAKE", str(tmp_path))
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    fake = Previews(monkeypatch, capsys, tmp_path)
+    fake.begin(PULUMI, "name: macromind\n")
+    (tmp_path / "project" / "below").mkdir()
     monkeypatch.chdir(tmp_path / "project" / "below")
-    return Fake(tmp_path, monkeypatch, capsys)
+    return fake
 
 
 @pytest.mark.parametrize(
@@ -83,7 +56,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 )
 @pytest.mark.parametrize("form", [(), ("--markdown",), ("--json",)])
 def test_the_exit_code_says_how_it_is_in_every_form(
-    fake: Fake,
+    fake: Previews,
     recording: str,
     code: int,
     exit_code: int,
@@ -100,7 +73,7 @@ def test_the_exit_code_says_how_it_is_in_every_form(
         assert done.out.startswith("<!-- canary-plan:dev -->\n" if form else "dev: ")
 
 
-def test_options_reach_the_engine_with_paths_that_hold_in_the_project(fake: Fake) -> None:
+def test_options_reach_the_engine_with_paths_that_hold_in_the_project(fake: Previews) -> None:
     fake.prepare("shift")
     Path("pack").mkdir()
     Path("prod.json").touch()
@@ -112,7 +85,7 @@ def test_options_reach_the_engine_with_paths_that_hold_in_the_project(fake: Fake
     assert call.endswith(f" --stack dev --policy-pack {here}/pack --policy-pack-config {here}/prod.json")
 
 
-def test_what_is_encrypted_is_asked_for_once_and_shown_nowhere(fake: Fake) -> None:
+def test_what_is_encrypted_is_asked_for_once_and_shown_nowhere(fake: Previews) -> None:
     fake.prepare("secret")
     config = json.loads((fake.folder / "events").read_text().splitlines()[0])["preludeEvent"]["config"]
     shown = {
@@ -138,7 +111,7 @@ def test_what_is_encrypted_is_asked_for_once_and_shown_nowhere(fake: Fake) -> No
     ],
 )
 def test_an_engine_that_does_not_begin_is_one_clear_message(
-    fake: Fake,
+    fake: Previews,
     code: int,
     errors: str,
     exit_code: int,
@@ -152,7 +125,7 @@ def test_an_engine_that_does_not_begin_is_one_clear_message(
     assert message in done.out
 
 
-def test_without_the_cli_or_a_project_it_says_what_is_missing(fake: Fake) -> None:
+def test_without_the_cli_or_a_project_it_says_what_is_missing(fake: Previews) -> None:
     fake.prepare("shift")
     (fake.folder / "bin" / "pulumi").unlink()
     done = fake.run("plan")
@@ -169,14 +142,14 @@ def test_without_the_cli_or_a_project_it_says_what_is_missing(fake: Fake) -> Non
     "arguments",
     [("--nonsense",), ("plan", "--nonsense"), ("plan", "--policy-pack", "missing")],
 )
-def test_a_wrong_invocation_is_told_before_anything_runs(fake: Fake, arguments: tuple[str, ...]) -> None:
+def test_a_wrong_invocation_is_told_before_anything_runs(fake: Previews, arguments: tuple[str, ...]) -> None:
     done = fake.run(*arguments)
     assert done.code == 1
     assert "Error: " in done.err
     assert not (fake.folder / "calls").exists()
 
 
-def test_a_preview_that_takes_its_time_gives_a_sign_of_life(fake: Fake) -> None:
+def test_a_preview_that_takes_its_time_gives_a_sign_of_life(fake: Previews) -> None:
     fake.prepare("shift", tenths=23)
 
     done = fake.run("plan", "--json")
@@ -186,7 +159,7 @@ def test_a_preview_that_takes_its_time_gives_a_sign_of_life(fake: Fake) -> None:
 
 
 @pytest.mark.parametrize("order", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_ends_the_engine_too(fake: Fake, order: signal.Signals) -> None:
+def test_an_interrupt_ends_the_engine_too(fake: Previews, order: signal.Signals) -> None:
     fake.prepare("shift", tenths=600)
     program = Path(__file__).parents[2] / "canary_service/cli/canary"
     with subprocess.Popen([program, "plan"], stderr=subprocess.PIPE, text=True) as process:
@@ -199,7 +172,7 @@ def test_an_interrupt_ends_the_engine_too(fake: Fake, order: signal.Signals) -> 
     assert not engine.is_running()
 
 
-def test_a_metrics_server_that_does_not_answer_is_said_and_stops_nothing(fake: Fake) -> None:
+def test_a_metrics_server_that_does_not_answer_is_said_and_stops_nothing(fake: Previews) -> None:
     fake.prepare("shift")
 
     done = fake.run("plan", "--prometheus", "http://me:5ecret@127.0.0.1:1")
@@ -209,7 +182,7 @@ def test_a_metrics_server_that_does_not_answer_is_said_and_stops_nothing(fake: F
     assert "5ecret" not in printed
 
 
-def test_a_terminal_without_arrows_is_no_reason_to_fail(fake: Fake) -> None:
+def test_a_terminal_without_arrows_is_no_reason_to_fail(fake: Previews) -> None:
     fake.prepare("shift")
     program = Path(__file__).parents[2] / "canary_service/cli/canary"
     done = subprocess.run(
@@ -224,7 +197,7 @@ def test_a_terminal_without_arrows_is_no_reason_to_fail(fake: Fake) -> None:
     assert "cart: canary 20 % ? 50 %" in done.stdout
 
 
-def test_help_teaches(fake: Fake) -> None:
+def test_help_teaches(fake: Previews) -> None:
     done = fake.run("plan", "--help")
     assert done.code == 0
     printed = " ".join(done.out.split())

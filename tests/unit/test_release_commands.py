@@ -4,17 +4,15 @@ A small script stands in for the `pulumi` CLI, and there is no cluster.
 """
 
 import json
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import pytest
 
-from canary_service.cli.main import main
 from canary_service.cli.project import Project
 from canary_service.cli.release import chosen
 from canary_service.config.loader import load
+from tests.unit.commands import Fake
 
 PULUMI = """#!/bin/sh
 printf '%s\\n' "$*" >> "$FAKE/calls"
@@ -28,43 +26,15 @@ SERVICES = {
 COMMANDS = (("set", "50"), ("promote",), ("abort",))
 
 
-@dataclass
-class Result:
-    code: int | str | None
-    out: str
-    err: str
-
-
-@dataclass
-class Fake:
-    folder: Path
-    monkeypatch: pytest.MonkeyPatch
-    capsys: pytest.CaptureFixture[str]
-
-    def run(self, *arguments: str) -> Result:
-        self.monkeypatch.setattr(sys, "argv", ["canary", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        return Result(caught.value.code, *self.capsys.readouterr())
-
-
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Fake:
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "pulumi").write_text(PULUMI)
-    (tmp_path / "bin" / "pulumi").chmod(0o755)
-    (tmp_path / "project").mkdir()
-    (tmp_path / "project" / "Pulumi.yaml").write_text("name: shop\nruntime: python\n")
+    fake = Fake(monkeypatch, capsys, tmp_path)
+    fake.begin(PULUMI, "name: shop\nruntime: python\n")
     config = {"shop:namespace": "shop", "shop:host": "shop.example", "shop:services": SERVICES}
     (tmp_path / "project" / "Pulumi.dev.yaml").write_text(json.dumps({"config": config}))
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in config.items()}
     (tmp_path / "config").write_text(json.dumps({key: {"value": value} for key, value in texts.items()}))
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
-    monkeypatch.setenv("FAKE", str(tmp_path))
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    monkeypatch.chdir(tmp_path / "project")
-    return Fake(tmp_path, monkeypatch, capsys)
+    return fake
 
 
 @pytest.mark.parametrize("command", COMMANDS)

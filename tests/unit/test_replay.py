@@ -1,19 +1,17 @@
 """`canary gate` says of recorded samples what the gates say, without a cluster."""
 
 import json
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from canary_service.cli.main import main
 from canary_service.config.settings import GateSettings
 from canary_service.rollout.events import EVENTS, AnyEvent, RunStarted, Sampled, ServiceAtStart, StepStarted
 from canary_service.rollout.replay import ReplayError, replayed, steps
 from canary_service.rollout.samples import AlignedSample, PodsSample, Sample, TrackSample
 from canary_service.rollout.verdict import Verdict
+from tests.unit.commands import Commands, Result
 
 STACK = "shop/dev"
 NOT_YET = Verdict(service="app", outcome="inconclusive", gates=())
@@ -106,13 +104,6 @@ def test_a_last_line_that_was_cut_is_left_out_and_any_other_is_named() -> None:
         steps(["{}\n"])
 
 
-@dataclass
-class Result:
-    code: int | str | None
-    out: str
-    err: str
-
-
 Run = Callable[..., Result]
 
 
@@ -127,10 +118,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     Path("Pulumi.lax.yaml").write_text("config:\n  shop:rollout:\n    gates: {errorRateDifference: 30}\n")
 
     def invoke(*arguments: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["canary", "gate", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        return Result(caught.value.code, *capsys.readouterr())
+        return Commands(monkeypatch, capsys).run("gate", *arguments)
 
     return invoke
 

@@ -12,7 +12,7 @@ import pytest
 
 import canary_service.rollout.prometheus
 from canary_service.cluster.errors import ClusterError
-from canary_service.cluster.live_cluster import PodsSeen
+from canary_service.cluster.workloads import PodsSeen
 from canary_service.config.loader import load
 from canary_service.config.settings import Settings, SourceName
 from canary_service.rollout.samples import AlignedSample, Sample

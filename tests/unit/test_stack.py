@@ -27,10 +27,11 @@ from canary_service.cluster.errors import ClusterError
 from canary_service.cluster.live_cluster import _not_ready
 from canary_service.config.loader import ConfigError, Problem
 from canary_service.rollout import engine
+from canary_service.rollout.configuration import stored
 from canary_service.rollout.engine import EngineError
 from canary_service.rollout.guards import RefusedError
 from canary_service.rollout.release import Copy
-from canary_service.rollout.stack import LockedError, PodsError, PolicyError, Stack, stored
+from canary_service.rollout.stack import LockedError, PodsError, PolicyError, Stack
 from canary_service.routing.split import Track
 from canary_service.workload.readiness import Readiness
 from demo.measurement import wait_for

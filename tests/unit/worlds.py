@@ -11,7 +11,8 @@ from typing import Any
 from canary_service.cluster.errors import ClusterError
 from canary_service.config.loader import load
 from canary_service.config.settings import Settings
-from canary_service.rollout.driver import Driver, RunEnded, Task
+from canary_service.rollout.driver import Driver, Task
+from canary_service.rollout.ends import RunEnded
 from canary_service.rollout.engine import EngineError
 from canary_service.rollout.events import EVENTS, AnyEvent, Finished, Sampled, Troubled, WeightSet
 from canary_service.rollout.release import Changes, Copy, path_of
