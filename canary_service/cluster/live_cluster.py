@@ -342,7 +342,8 @@ class LiveCluster:
     def lower(self, weights: Mapping[str, int]) -> dict[str, Split]:
         """Set weights (percent) that are below those in force, and return the splits that are then read back.
 
-        A service that fails keeps no other from being lowered. One without a canary is left as it is.
+        A canary gets no copies of requests any more either. A service that fails keeps no other from being lowered. One
+        without a canary is left as it is.
 
         Raises:
             ClusterError: the API server refused, or gives back another weight; it names the services.
@@ -374,7 +375,7 @@ class LiveCluster:
         if split.canary is None:
             return
         # A stable route that something else owns may have any name; ours is that of the service.
-        lowered = replace(split, name=name, canary=replace(split.canary, weight=weight))
+        lowered = replace(split, name=name, canary=replace(split.canary, weight=weight, mirror=0))
         router = self._router_of(name)
         unchanged = [route.manifest for route in router.render(replace(split, name=name))]
         for route in router.render(lowered):

@@ -190,6 +190,8 @@ def _state(settings: Settings, name: str) -> dict[str, Any]:
         }
     if declared.canary:
         _, state["weightSource"] = settings.canary_weight_of(name)
+        if split.mirror:
+            state["canary"]["mirrorPercent"] = split.mirror
         if kept := kept_at_weight_0(settings, name):
             state["canary"]["alsoReachedBy"] = kept
     return state

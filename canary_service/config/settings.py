@@ -276,6 +276,7 @@ class CanarySettings(Model):
     weight: Weight | None = Field(None, description=WEIGHT_RULE, examples=["10"])
     header: CanaryHeader | None = Field(None, description="a header's name and value")
     cookie: CookieName | None = Field(None, description=COOKIE_RULE, examples=["canary"])
+    mirror_percent: Weight = Field(0, description=WEIGHT_RULE, examples=["10"])
     replaces: Image | None = Field(
         None,
         description="the image of the running canary that may be replaced while it has traffic",
@@ -695,10 +696,16 @@ class Settings(Model):
             return self.canary_weight, "canaryWeight"
         return canary.weight, f"services.{name}.canary.weight"
 
+    def mirror_of(self, name: str) -> int:
+        """Return the percent of the requests of which the canary of this service gets a copy: none above weight 0."""
+        canary, (weight, _) = self.services[name].canary, self.canary_weight_of(name)
+        return canary.mirror_percent if canary and not weight else 0
+
     def replicas_of(self, name: str, track: Track) -> int:
         """Return the pods of a track; with autoscaling, the fewest it may have.
 
-        The canary's are as declared, else stable's number times its weight, rounded up, at least 1.
+        The canary's are as declared, else stable's number times its weight, or the part that is mirrored to it, rounded
+        up, at least 1.
         """
         service = self.services[name]
         stable = service.autoscaling.min_replicas if service.autoscaling else service.replicas
@@ -707,7 +714,7 @@ class Settings(Model):
         if service.canary and service.canary.replicas is not None:
             return service.canary.replicas
         weight, _ = self.canary_weight_of(name)
-        return max(1, math.ceil(stable * weight / TOTAL_WEIGHT))
+        return max(1, math.ceil(stable * (weight or self.mirror_of(name)) / TOTAL_WEIGHT))
 
     def canary_replicas_of(self, name: str) -> int:
         """Return the pods of the canary."""
@@ -759,6 +766,7 @@ class Settings(Model):
                 weight,
                 Header(header.name, header.value) if header else None,
                 service.canary.cookie,
+                self.mirror_of(name),
             )
         affinity = service.session_affinity
         return Split(

@@ -30,7 +30,8 @@ class Transition:
 
     `lowers_to` is the weight (percent) to which the canary falls before everything else: nothing has to be ready for
     it. It is None when the weight does not fall, or when stable has no ready pod and has to be waited for. `raises`
-    says that the canary gets more, or a route of its own: its pods have to be ready first. `replaces` says that
+    says that the canary gets more, be it copies, or a route of its own: its pods have to be ready first. `replaces` says
+    that
     another image takes the place of one that gets requests: the router has to follow first. `warnings` are what a
     reviewer should know.
     """
@@ -81,7 +82,7 @@ def _transition(settings: Settings, name: str, live: LiveService) -> Transition:
     weight, _ = settings.canary_weight_of(name)
     return Transition(
         lowers_to=weight if routed and weight < live.weight and takes_back else None,
-        raises=not routed or weight > live.weight,
+        raises=not routed or (weight, settings.mirror_of(name)) > (live.weight, live.mirror),
         replaces=_replaces(settings, name, live),
         warnings=tuple(warnings),
     )
@@ -107,6 +108,8 @@ def _warnings(settings: Settings, name: str, live: LiveService) -> Iterator[str]
         return
     if declared.canary.image == declared.image:
         yield f"canary and stable run the same image: {declared.image}"
+    if mirror := settings.mirror_of(name):
+        yield f"copies of {mirror} % of the requests go to the canary: what they write is written twice"
     weight, _ = settings.canary_weight_of(name)
     if weight == 0 and (kept := kept_at_weight_0(settings, name)):
         yield f"weight 0 does not evict clients with {', '.join(kept)} (docs/reference.md, Who stays on which track)"

@@ -8,6 +8,7 @@ from canary_service.routing.ordered import (
     COOKIE_HEADER,
     HEADER_SYNTAX,
     Condition,
+    Mirror,
     SharedObjects,
     Shares,
     backends_of,
@@ -20,7 +21,7 @@ from canary_service.routing.ordered import (
     shares,
 )
 from canary_service.routing.router import Feature, HeaderSyntax, Manifest, RouteKind, RouteObject, UnreadableRouteError
-from canary_service.routing.split import Backend, Entry, Header, Match, Split
+from canary_service.routing.split import Backend, CanaryBackend, Entry, Header, Match, Split
 
 API_VERSION: Final = "gateway.networking.k8s.io/v1"
 KIND: Final = "HTTPRoute"
@@ -52,11 +53,13 @@ class HttpRoutes(SharedObjects, ABC):
             "rules": [
                 {
                     "matches": [_match(split.match, condition)],
-                    "backendRefs": [_reference(*share) for share in shares(split, percent)],
+                    "backendRefs": [_weighted(*share) for share in shares(split, percent)],
                 }
                 for condition, percent in rules(split.canary)
             ]
         }
+        if split.canary and split.mirror:
+            spec["rules"][-1]["filters"] = [_filter(split.canary)]
         manifest = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata(split), "spec": spec}
         return (RouteObject(manifest, services(split)),)
 
@@ -88,7 +91,8 @@ class HttpRoutes(SharedObjects, ABC):
             read = [_rule(rule) for rule in route["spec"].get("rules") or ()]
             paths = {(path["type"], path["value"]) for path, _, _ in read}
             ((path_type, path),) = paths
-            stable, canary = backends_of([(condition, shared) for _, condition, shared in read])
+            mirror = _mirror(route["spec"]["rules"])
+            stable, canary = backends_of([(condition, shared) for _, condition, shared in read], mirror)
             ingress_type = next(key for key, value in _PATH_TYPES.items() if value == path_type)
         except (KeyError, TypeError, ValueError, StopIteration) as error:
             raise UnreadableRouteError(f"HTTPRoute {route['metadata']['name']}: {error}") from error
@@ -107,6 +111,7 @@ class Gateway(HttpRoutes):
     """An HTTPRoute that is attached to Gateways, the entries."""
 
     name = "gateway"
+    features = HttpRoutes.features | {Feature.MIRROR}
 
     def _place(self, split: Split) -> Manifest:
         parents = [
@@ -133,17 +138,37 @@ def _match(match: Match, condition: Condition | None) -> Manifest:
     return path | {"headers": [{"type": "RegularExpression", "name": COOKIE_HEADER, "value": pattern}]}
 
 
-def _reference(backend: Backend, weight: int) -> Manifest:
-    return {"group": "", "kind": "Service", "name": backend.service, "port": backend.port, "weight": weight}
+def _reference(backend: Backend) -> Manifest:
+    return {"group": "", "kind": "Service", "name": backend.service, "port": backend.port}
+
+
+def _weighted(backend: Backend, weight: int) -> Manifest:
+    return _reference(backend) | {"weight": weight}
+
+
+def _filter(canary: CanaryBackend) -> Manifest:
+    return {
+        "type": "RequestMirror",
+        "requestMirror": {"backendRef": _reference(canary.backend), "percent": canary.mirror},
+    }
 
 
 def _rule(rule: Manifest) -> tuple[Manifest, Condition | None, Shares]:
     (match,) = rule["matches"]
     headers: list[Manifest] = match.get("headers") or []
     condition = _condition(*headers) if headers else None
-    if match.keys() - {"path", "headers"} or rule.get("filters"):
-        raise ValueError("a rule has filters, or matches more than path and headers")
+    if match.keys() - {"path", "headers"}:
+        raise ValueError("a rule matches more than path and headers")
     return match["path"], condition, [_share(reference) for reference in rule.get("backendRefs") or ()]
+
+
+def _mirror(found: Sequence[Manifest]) -> Mirror | None:
+    *others, last = (rule.get("filters") or () for rule in found)
+    if any(others) or [each["type"] for each in last] not in ([], ["RequestMirror"]):
+        raise ValueError("a rule has other filters than the last one's mirror")
+    return next(
+        ((_backend(each["requestMirror"]["backendRef"]), each["requestMirror"]["percent"]) for each in last), None
+    )
 
 
 def _condition(header: Manifest) -> Condition:
@@ -155,4 +180,8 @@ def _condition(header: Manifest) -> Condition:
 
 
 def _share(reference: Manifest) -> tuple[Backend, Any]:
-    return Backend(reference["name"], reference["port"]), reference.get("weight", 1)
+    return _backend(reference), reference.get("weight", 1)
+
+
+def _backend(reference: Manifest) -> Backend:
+    return Backend(reference["name"], reference["port"])

@@ -11,6 +11,7 @@ from canary_service.routing.ordered import (
     COOKIE_HEADER,
     HEADER_SYNTAX,
     Condition,
+    Mirror,
     SharedObjects,
     Shares,
     backends_of,
@@ -36,7 +37,7 @@ class Istio(SharedObjects):
     """One VirtualService: for ingress Gateways, the entries; without them for the mesh, by the Service's name."""
 
     name = "istio"
-    features = frozenset({Feature.WEIGHT, Feature.HEADER, Feature.COOKIE, Feature.MESH})
+    features = frozenset({Feature.WEIGHT, Feature.HEADER, Feature.COOKIE, Feature.MIRROR, Feature.MESH})
     kinds = (RouteKind(_API_VERSION, _KIND, "virtualservices"),)
     # "The keys must be lowercase" (virtual_service.proto, HTTPMatchRequest.headers): others never match.
     header_syntax = HeaderSyntax(
@@ -55,10 +56,13 @@ class Istio(SharedObjects):
         spec |= {
             "hosts": [split.match.host],
             "http": [
-                _matched(split.match, condition) | {"route": [_destination(*share) for share in shares(split, percent)]}
+                _matched(split.match, condition) | {"route": [_weighted(*share) for share in shares(split, percent)]}
                 for condition, percent in rules(split.canary)
             ],
         }
+        if split.canary and split.mirror:
+            copies = _destination(split.canary.backend) | {"percentage": {"value": split.mirror}}
+            spec["http"][-1]["mirrors"] = [copies]
         manifest = {"apiVersion": _API_VERSION, "kind": _KIND, "metadata": metadata(split), "spec": spec}
         return (RouteObject(manifest, services(split)),)
 
@@ -74,7 +78,8 @@ class Istio(SharedObjects):
             (host,) = spec["hosts"]
             read = [_route(host, each) for each in spec.get("http") or ()]
             (match,) = {match for match, _, _ in read}
-            stable, canary = backends_of([(condition, shared) for _, condition, shared in read])
+            mirror = _mirror(spec["http"][-1])
+            stable, canary = backends_of([(condition, shared) for _, condition, shared in read], mirror)
         except (KeyError, TypeError, ValueError) as error:
             raise UnreadableRouteError(f"VirtualService {route['metadata']['name']}: {error}") from error
         return Split(
@@ -105,8 +110,12 @@ def _matched(match: Match, condition: Condition | None) -> Manifest:
     return {"match": alternatives} if alternatives != [{}] else {}
 
 
-def _destination(backend: Backend, weight: int) -> Manifest:
-    return {"destination": {"host": backend.service, "port": {"number": backend.port}}, "weight": weight}
+def _destination(backend: Backend) -> Manifest:
+    return {"destination": {"host": backend.service, "port": {"number": backend.port}}}
+
+
+def _weighted(backend: Backend, weight: int) -> Manifest:
+    return _destination(backend) | {"weight": weight}
 
 
 def _route(host: str, route: Manifest) -> tuple[Match, Condition | None, Shares]:
@@ -130,5 +139,16 @@ def _condition(headers: Manifest) -> Condition:
 
 
 def _share(route: Manifest, weight: int) -> tuple[Backend, Any]:
+    return _backend(route), route.get("weight", weight)
+
+
+def _backend(route: Manifest) -> Backend:
     destination = route["destination"]
-    return Backend(destination["host"], destination["port"]["number"]), route.get("weight", weight)
+    return Backend(destination["host"], destination["port"]["number"])
+
+
+def _mirror(route: Manifest) -> Mirror | None:
+    mirrors = route.get("mirrors") or ()
+    if len(mirrors) > 1 or "mirror" in route:
+        raise ValueError("requests are mirrored to more than one place, or in the old way")
+    return next(((_backend(each), each["percentage"]["value"]) for each in mirrors), None)

@@ -7,7 +7,7 @@ those that it decides for stable. The last rule has the weight and takes the res
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from canary_service.routing.router import HeaderSyntax, Manifest, UnreadableRouteError
 from canary_service.routing.split import TOTAL_WEIGHT, Backend, CanaryBackend, Header, Match, Split, Track
@@ -34,6 +34,9 @@ Rule: TypeAlias = tuple[Condition | None, int]
 
 Shares: TypeAlias = Sequence[tuple[Backend, int]]
 """Backends and their weights in one rule, stable's first."""
+
+Mirror: TypeAlias = tuple[Backend, Any]
+"""Where copies of requests go, and the percent of them, as it stands in a manifest."""
 
 COOKIE_HEADER: Final = "Cookie"
 
@@ -75,10 +78,13 @@ def shares(split: Split, percent: int) -> list[tuple[Backend, int]]:
     return [(split.stable, TOTAL_WEIGHT - percent), (split.canary.backend, percent)]
 
 
-def backends_of(found: Sequence[tuple[Condition | None, Shares]]) -> tuple[Backend, CanaryBackend | None]:
-    """Return stable and canary of the rules that were made of them.
+def backends_of(
+    found: Sequence[tuple[Condition | None, Shares]], mirror: Mirror | None = None
+) -> tuple[Backend, CanaryBackend | None]:
+    """Return stable and canary of the rules that were made of them, and of the mirror of the last one.
 
-    The weight is rounded to whole percent where somebody has set other weights than those that add up to 100.
+    The weight is rounded to whole percent where somebody has set other weights than those that add up to 100. Where
+    somebody has set one above 0 beside a mirror, it alone is told.
 
     Raises:
         UnreadableRouteError: they are not the rules of one split.
@@ -87,7 +93,7 @@ def backends_of(found: Sequence[tuple[Condition | None, Shares]]) -> tuple[Backe
     if len(sides) != 1 or found[-1][0] is not None:
         raise UnreadableRouteError("the rules do not share requests between the same Services, the rest last")
     match sides.pop():
-        case (stable,) if len(found) == 1:
+        case (stable,) if len(found) == 1 and mirror is None:
             return stable, None
         case (stable, backend):
             read = [(condition, _percent(shared)) for condition, shared in found]
@@ -95,7 +101,10 @@ def backends_of(found: Sequence[tuple[Condition | None, Shares]]) -> tuple[Backe
             raise UnreadableRouteError(f"{len(found)} rules lead to {len(others)} Services")
     header = next((condition for condition, _ in read if isinstance(condition, Header)), None)
     cookie = next((condition.name for condition, _ in read if isinstance(condition, Cookie)), None)
-    canary = CanaryBackend(backend, read[-1][1], header, cookie)
+    weight, (target, percent) = read[-1][1], mirror or (backend, 0)
+    if target != backend:
+        raise UnreadableRouteError(f"copies of requests go to Service {target.service}, which is not the canary's")
+    canary = CanaryBackend(backend, weight, header, cookie, 0 if weight else round(percent))
     if rules(canary) != read:
         raise UnreadableRouteError("the rules that tell requests apart are not one header and one cookie")
     return stable, canary

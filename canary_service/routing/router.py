@@ -22,6 +22,9 @@ class Feature(StrEnum):
     AFFINITY_OF_STABLE = "affinity of stable"
     """Keeps the clients of stable's pods only (`legacy`)."""
 
+    MIRROR = "mirror"
+    """Sends the canary copies of requests to stable."""
+
     ATTACH = "attach"
     """Keeps the canary in an object of its own, beside objects that belong to somebody else."""
 
