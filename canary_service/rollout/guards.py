@@ -30,10 +30,9 @@ class Transition:
 
     `lowers_to` is the weight (percent) to which the canary falls before everything else: nothing has to be ready for
     it. It is None when the weight does not fall, or when stable has no ready pod and has to be waited for. `raises`
-    says that the canary gets more, be it copies, or a route of its own: its pods have to be ready first. `replaces` says
-    that
-    another image takes the place of one that gets requests: the router has to follow first. `warnings` are what a
-    reviewer should know.
+    says that the canary gets more requests or copies, or a route of its own: its pods have to be ready first. `replaces`
+    says that another image takes the place of one that gets requests: the router has to follow first. `warnings` are
+    what a reviewer should know.
     """
 
     lowers_to: int | None = None
