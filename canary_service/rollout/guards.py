@@ -30,9 +30,9 @@ class Transition:
 
     `lowers_to` is the weight (percent) to which the canary falls before everything else: nothing has to be ready for
     it. It is None when the weight does not fall, or when stable has no ready pod and has to be waited for. `raises`
-    says that the canary gets more requests or copies, or a route of its own: its pods have to be ready first. `replaces`
-    says that another image takes the place of one that gets requests: the router has to follow first. `warnings` are
-    what a reviewer should know.
+    says that the canary gets more requests or copies, or a route of its own: its pods have to be ready first.
+    `replaces` says that another image takes the place of one that gets requests: the router has to follow first.
+    `warnings` are what a reviewer should know.
     """
 
     lowers_to: int | None = None
@@ -45,6 +45,14 @@ def missing_namespace(settings: Settings) -> Problem:
     """Return what is wrong with a namespace that is not there and that the stack does not make."""
     create = f"kubectl create namespace {settings.namespace}"
     return Problem("namespace", settings.namespace, "a namespace that is there", create)
+
+
+def unmirrorable(settings: Settings, name: str, why: str) -> Problem:
+    """Return what is wrong with a mirror that the Gateway of the route may not carry out."""
+    key = f"services.{name}.canary.mirrorPercent"
+    canary = settings.services[name].canary
+    percent = canary.mirror_percent if canary else 0
+    return Problem(key, str(percent), f"0: Gateway {why}", f"pulumi config rm --path {key}")
 
 
 def transitions(settings: Settings, live: Mapping[str, LiveService], stack: str) -> dict[str, Transition]:

@@ -21,7 +21,7 @@ from canary_service.routing.ordered import (
     shares,
 )
 from canary_service.routing.router import Feature, HeaderSyntax, Manifest, RouteKind, RouteObject, UnreadableRouteError
-from canary_service.routing.split import Backend, CanaryBackend, Entry, Header, Match, Split
+from canary_service.routing.split import TOTAL_WEIGHT, Backend, CanaryBackend, Entry, Header, Match, Split
 
 API_VERSION: Final = "gateway.networking.k8s.io/v1"
 KIND: Final = "HTTPRoute"
@@ -78,6 +78,16 @@ class HttpRoutes(SharedObjects, ABC):
             ),
             "",
         )
+
+    def demands(self, split: Split) -> frozenset[str]:
+        """Return the names that pkg/features of the Gateway API gives what a mirror takes.
+
+        Traefik 3.7 accepts a route with a filter that it does not know, and answers 500 to all its requests.
+        """
+        if not split.mirror:
+            return frozenset()
+        of_a_part = {"HTTPRouteRequestPercentageMirror"} if split.mirror < TOTAL_WEIGHT else set[str]()
+        return frozenset({"HTTPRouteRequestMirror"} | of_a_part)
 
     def read(self, manifests: Sequence[Manifest]) -> Split:
         """Return the split of one HTTPRoute.

@@ -88,6 +88,10 @@ class Nginx:
         """Return nothing: the objects do not say who obeys them."""
         return ""
 
+    def demands(self, split: Split) -> frozenset[str]:  # noqa: ARG002 - the seam's
+        """Return nothing: the objects are not those of the Gateway API."""
+        return frozenset()
+
     def narrowed(self, manifests: Sequence[Manifest], match: Match) -> list[Manifest]:
         """Return the Ingresses that have this host, path and pathType, with nothing else in them."""
         found = []

@@ -184,6 +184,10 @@ class SharedObjects:
         """Return nothing: the objects do not say who obeys them."""
         return ""
 
+    def demands(self, split: Split) -> frozenset[str]:  # noqa: ARG002 - the seam's
+        """Return nothing: the objects are those of one implementation."""
+        return frozenset()
+
     def narrowed(self, manifests: Sequence[Manifest], match: Match) -> list[Manifest]:  # noqa: ARG002 - the seam's
         """Return nothing: an object of somebody else cannot hold a canary of ours."""
         return []

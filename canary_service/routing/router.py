@@ -110,6 +110,10 @@ class Router(Protocol):
         """Return what the pods of a service's track need so that the router can tell them apart."""
         ...
 
+    def demands(self, split: Split) -> frozenset[str]:
+        """Return the optional features of the Gateway API without which nobody may be given these objects to serve."""
+        ...
+
     def narrowed(self, manifests: Sequence[Manifest], match: Match) -> list[Manifest]:
         """Return those of the objects that route these requests, without what they say of others."""
         ...
