@@ -112,6 +112,13 @@ def test_a_hand_made_route_with_the_controllers_own_certificate_is_read() -> Non
 def test_there_is_no_split_outside_0_to_100_percent(weight: int) -> None:
     with pytest.raises(ValueError, match="from 0 to 100"):
         CanaryBackend(Backend("auth-service-canary", 8080), weight)
+    with pytest.raises(ValueError, match="from 0 to 100"):
+        CanaryBackend(Backend("auth-service-canary", 8080), 0, mirror=weight)
+
+
+def test_nothing_is_mirrored_to_a_canary_that_gets_requests() -> None:
+    with pytest.raises(ValueError, match="mirror must be 0 at weight 5"):
+        CanaryBackend(Backend("auth-service-canary", 8080), 5, mirror=20)
 
 
 PREFIX = "nginx.ingress.kubernetes.io/"
@@ -428,6 +435,85 @@ def test_a_cookie_is_found_whole_wherever_it_stands(header: str, reached: bool) 
     pattern = cookie_pattern(Cookie("canary", "always"))
 
     assert bool(re.search(pattern, header)) is bool(re.fullmatch(pattern, header)) is reached
+
+
+def test_a_mirror_is_what_each_routers_definitions_call_it() -> None:
+    (route,) = manifests_of("gateway", SPLITS["mirror"])
+    assert route["spec"]["rules"][-1]["filters"] == [
+        {
+            "type": "RequestMirror",
+            "requestMirror": {
+                "backendRef": {"group": "", "kind": "Service", "name": "auth-service-canary", "port": 8080},
+                "percent": 20,
+            },
+        }
+    ]
+    weighted, mirror, route = manifests_of("traefik", SPLITS["mirror"])
+    assert mirror["metadata"]["name"] == "auth-service-canary"
+    assert mirror["metadata"]["labels"] == {"app": "auth-service", "version": "canary"}
+    copies = {"kind": "Service", "name": "auth-service-canary", "port": 8080, "percent": 20}
+    assert mirror["spec"] == {"mirroring": {"kind": "TraefikService", "name": "auth-service", "mirrors": [copies]}}
+    assert [each["weight"] for each in weighted["spec"]["weighted"]["services"]] == [100, 0]
+    assert route["spec"]["routes"][-1]["services"] == [{"kind": "TraefikService", "name": "auth-service-canary"}]
+    (route,) = manifests_of("istio", SPLITS["mirror"])
+    assert route["spec"]["http"][-1]["mirrors"] == [
+        {"destination": {"host": "auth-service-canary", "port": {"number": 8080}}, "percentage": {"value": 20}}
+    ]
+
+
+MIRRORS = [name for name, router in ROUTERS.items() if Feature.MIRROR in router.features]
+
+
+@pytest.mark.parametrize("router", MIRRORS)
+def test_requests_that_header_or_cookie_decide_are_not_mirrored(router: str) -> None:
+    decided = {"gateway": "rules", "traefik": "routes", "istio": "http"}[router]
+    *chosen, rest = manifests_of(router, SPLITS["mirror of all, header and cookie"])[-1]["spec"][decided]
+    *plain, plain_rest = manifests_of(router, SPLITS["header and cookie"])[-1]["spec"][decided]
+
+    assert chosen == plain
+    assert rest != plain_rest
+
+
+@pytest.mark.parametrize("router", MIRRORS)
+def test_a_weight_set_by_hand_beside_a_mirror_is_told_and_not_the_mirror(router: str) -> None:
+    manifests = manifests_of(router, SPLITS["mirror"])
+    for entry, weight in zip(weights(router, manifests), (30, 70), strict=True):
+        entry["weight"] = weight
+
+    found = ROUTERS[router].read(manifests)
+
+    assert (found.weight, found.mirror) == (70, 0)
+
+
+def copies_of(router: str, manifests: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the reference that says where copies go."""
+    found: dict[str, Any] = {
+        "gateway": lambda: manifests[0]["spec"]["rules"][-1]["filters"][0]["requestMirror"]["backendRef"],
+        "istio": lambda: manifests[0]["spec"]["http"][-1]["mirrors"][0]["destination"],
+        "traefik": lambda: manifests[1]["spec"]["mirroring"]["mirrors"][0],
+    }
+    reference: dict[str, Any] = found[router]()
+    return reference
+
+
+@pytest.mark.parametrize("router", MIRRORS)
+def test_a_mirror_to_another_service_is_not_read_as_a_split(router: str) -> None:
+    manifests = manifests_of(router, SPLITS["mirror"])
+    copies_of(router, manifests)["host" if router == "istio" else "name"] = "other"
+
+    with pytest.raises(UnreadableRouteError, match="Service other"):
+        ROUTERS[router].read(manifests)
+
+
+def test_a_gateway_has_to_know_mirrors_and_for_a_part_of_the_requests_percentages() -> None:
+    def demanded(router: str, split: str) -> frozenset[str]:
+        return ROUTERS[router].demands(SPLITS[split])
+
+    every, part = {"HTTPRouteRequestMirror"}, {"HTTPRouteRequestMirror", "HTTPRouteRequestPercentageMirror"}
+    assert demanded("gateway", "weight 0") == frozenset()
+    assert demanded("gateway", "mirror of all, header and cookie") == every
+    assert demanded("gateway", "mirror") == part
+    assert demanded("traefik", "mirror") == frozenset()
 
 
 def weights(router: str, manifests: list[dict[str, Any]]) -> list[dict[str, Any]]:

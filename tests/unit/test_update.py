@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from canary_service.cluster.errors import ForbiddenError
 from canary_service.config.loader import load
 from canary_service.rollout.guards import Transition
-from canary_service.rollout.update import Update
+from canary_service.rollout.update import Update, observed
 from canary_service.routing.registry import ROUTERS
-from canary_service.routing.split import Split
+from canary_service.routing.split import Entry, Split
 from canary_service.workload.live import LiveService
 
 if TYPE_CHECKING:
@@ -40,3 +41,51 @@ def test_an_image_is_replaced_when_the_router_in_force_too_has_had_time_to_follo
     list(Update(load(RAW | {"router": "traefik"}), cast("LiveCluster", Lowering()), live, {"shop": change}).lower())
 
     assert pauses == [ROUTERS[slowest].sync_seconds]
+
+
+class Gateways:
+    """Has a Gateway whose implementation lists these features; None is that who asks may not see it."""
+
+    def __init__(self, listed: frozenset[str] | None) -> None:
+        self._listed = listed
+
+    def supported_features(self, _: Entry) -> frozenset[str]:
+        if self._listed is None:
+            raise ForbiddenError("gateways is forbidden")
+        return self._listed
+
+    def has_namespace(self) -> bool:
+        return True
+
+    def read(self) -> dict[str, LiveService]:
+        return {}
+
+
+EVERY, PART = "HTTPRouteRequestMirror", "HTTPRouteRequestPercentageMirror"
+
+
+@pytest.mark.parametrize(
+    ("percent", "weight", "listed", "said"),
+    [
+        (0, 0, [], ""),
+        (20, 0, [EVERY, PART], ""),
+        (100, 0, [EVERY], ""),
+        (20, 0, [EVERY], f"does not have {PART}"),
+        (20, 0, [], f"does not have {EVERY}, {PART}"),
+        (20, 5, [], f"does not have {EVERY}, {PART}"),  # told before the way down depends on it
+        (20, 0, None, "gateways is forbidden"),
+    ],
+)
+def test_a_mirror_is_refused_unless_the_gateway_is_known_to_carry_it_out(
+    monkeypatch: pytest.MonkeyPatch, percent: int, weight: int, listed: list[str] | None, said: str
+) -> None:
+    cluster = Gateways(None if listed is None else frozenset(listed))
+    monkeypatch.setattr("canary_service.rollout.update.connect", lambda _: None)
+    monkeypatch.setattr("canary_service.rollout.update.LiveCluster", lambda *_: cluster)
+    service = SERVICE | {"canary": {"image": "example/app:2.0", "mirrorPercent": percent}}
+    raw = RAW | {"router": "gateway", "canaryWeight": str(weight), "services": json.dumps({"shop": service})}
+
+    found = observed(load(raw), {}).problems
+
+    assert [problem.key for problem in found] == (["services.shop.canary.mirrorPercent"] if said else [])
+    assert all(said in problem.allowed and problem.value == str(percent) for problem in found)
