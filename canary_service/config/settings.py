@@ -23,6 +23,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticKnownError
 
+from canary_service.routing.istio import VERSIONS, Istio
 from canary_service.routing.registry import ROUTERS
 from canary_service.routing.router import Feature, Router
 from canary_service.routing.split import (
@@ -618,8 +619,11 @@ class TraefikSettings(Model):
 
 
 class IstioSettings(Model):
-    """The Gateways (networking.istio.io) through which requests come from outside."""
+    """The version of VirtualService, and the Gateways through which requests come from outside."""
 
+    api_version: Literal["v1", "v1beta1"] = Field(
+        "v1", description="one of " + ", ".join(VERSIONS), examples=[VERSIONS[0]]
+    )
     gateways: tuple[Annotated[str, StringConstraints(pattern=rf"^({_LABEL}/)?{_LABEL}(\.{_LABEL})*$")], ...] = Field(
         (), description="a list of NAME or NAMESPACE/NAME (default: none; the mesh calls the Service by its name)"
     )
@@ -643,7 +647,7 @@ class Settings(Model):
     ingress_class_name: ObjectName = Field("nginx", description="the name of an IngressClass", examples=["nginx"])
     gateway: GatewaySettings = Field(GatewaySettings(), description="name, namespace and listener")
     traefik: TraefikSettings = Field(TraefikSettings(), description="entryPoints")
-    istio: IstioSettings = Field(IstioSettings(), description="gateways")
+    istio: IstioSettings = Field(IstioSettings(), description="apiVersion and gateways")
     tls_secret_name: Annotated[ObjectName | None, BeforeValidator(_absent_when_empty)] = Field(
         None, description="the name of a TLS Secret for the host", examples=["macromind-tls"]
     )
@@ -727,7 +731,7 @@ class Settings(Model):
 
     def router_of_stack(self) -> Router:
         """Return the router that carries out the splits of this stack."""
-        return ROUTERS[self.router]
+        return Istio(self.istio.api_version) if self.router == Istio.name else ROUTERS[self.router]
 
     def _entries(self) -> tuple[Entry, ...]:
         match self.router:

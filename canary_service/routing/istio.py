@@ -28,7 +28,9 @@ from canary_service.routing.ordered import (
 from canary_service.routing.router import Feature, HeaderSyntax, Manifest, RouteKind, RouteObject, UnreadableRouteError
 from canary_service.routing.split import Backend, Entry, Header, Match, Split
 
-_API_VERSION: Final = "networking.istio.io/v1"
+_GROUP: Final = "networking.istio.io"
+VERSIONS: Final = ("v1", "v1beta1")
+"""Of VirtualService, with one and the same content; `v1` came with Istio 1.22."""
 _KIND: Final = "VirtualService"
 _COOKIE: Final = COOKIE_HEADER.lower()
 
@@ -38,7 +40,6 @@ class Istio(SharedObjects):
 
     name = "istio"
     features = frozenset({Feature.WEIGHT, Feature.HEADER, Feature.COOKIE, Feature.MIRROR, Feature.MESH})
-    kinds = (RouteKind(_API_VERSION, _KIND, "virtualservices"),)
     # "The keys must be lowercase" (virtual_service.proto, HTTPMatchRequest.headers): others never match.
     header_syntax = HeaderSyntax(
         name=re.compile(r"(?!cookie$)[a-z0-9!#$%&'*+.^_|~-]{1,256}"),
@@ -48,6 +49,11 @@ class Istio(SharedObjects):
     )
     # Changes are gathered for up to 10 s (PILOT_DEBOUNCE_MAX, https://istio.io/latest/docs/reference/commands/pilot-discovery/).
     sync_seconds = 10.0
+
+    def __init__(self, version: str = VERSIONS[0]) -> None:
+        self._api_version = f"{_GROUP}/{version}"
+        others = tuple(f"{_GROUP}/{each}" for each in VERSIONS if each != version)
+        self.kinds = (RouteKind(self._api_version, _KIND, "virtualservices", others),)
 
     def render(self, split: Split) -> Sequence[RouteObject]:
         """Return the VirtualService."""
@@ -63,7 +69,7 @@ class Istio(SharedObjects):
         if split.canary and split.mirror:
             copies = _destination(split.canary.backend) | {"percentage": {"value": split.mirror}}
             spec["http"][-1]["mirrors"] = [copies]
-        manifest = {"apiVersion": _API_VERSION, "kind": _KIND, "metadata": metadata(split), "spec": spec}
+        manifest = {"apiVersion": self._api_version, "kind": _KIND, "metadata": metadata(split), "spec": spec}
         return (RouteObject(manifest, services(split)),)
 
     def read(self, manifests: Sequence[Manifest]) -> Split:

@@ -40,11 +40,15 @@ class Feature(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RouteKind:
-    """A kind of a router's objects, and how the API server's paths write it."""
+    """A kind of a router's objects, and how the API server's paths write it.
+
+    In `other_versions` the API server has the same objects: who goes over from one to another keeps them.
+    """
 
     api_version: str
     kind: str
     plural: str
+    other_versions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
