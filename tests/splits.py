@@ -103,7 +103,10 @@ def drawn(draw: random.Random) -> Split:
     weight = draw.choice((0, draw.randint(0, 100)))
     mirror = 0 if weight else draw.randint(0, 100)
     canary = CanaryBackend(Backend(f"{name}-canary", port), weight, maybe(header), cookie, mirror)
-    pinned = SessionAffinity(text(letters, 9), maybe(draw.randint(1, 10_000)), draw.choice(("sticky", "legacy")))
+    # Not the name of the other cookie, which a configuration may not have.
+    pinned = SessionAffinity(
+        f"{cookie or ''}{text(letters, 9)}", maybe(draw.randint(1, 10_000)), draw.choice(("sticky", "legacy"))
+    )
     return Split(
         name=name,
         namespace=text(letters, 20),

@@ -28,7 +28,7 @@ _SHOWN_CHARACTERS: Final = 80
 _ABILITIES: Final = {
     Feature.HEADER: "route by header",
     Feature.COOKIE: "route by cookie",
-    Feature.AFFINITY: "keep a client on its pod",
+    Feature.AFFINITY: "keep a client on its track",
     Feature.AFFINITY_OF_STABLE: "keep the clients of stable only",
     Feature.MIRROR: "copy requests to the canary",
     Feature.ATTACH: "attach a canary to objects of others",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from canary_service.config.loader import Problem
 from canary_service.config.settings import Settings
+from canary_service.routing.router import Feature
 from canary_service.routing.split import Track
 from canary_service.workload import manifests
 from canary_service.workload.labels import image_version, object_name, selector
@@ -47,12 +48,14 @@ def missing_namespace(settings: Settings) -> Problem:
     return Problem("namespace", settings.namespace, "a namespace that is there", create)
 
 
-def unmirrorable(settings: Settings, name: str, why: str) -> Problem:
-    """Return what is wrong with a mirror that the Gateway of the route may not carry out."""
-    key = f"services.{name}.canary.mirrorPercent"
-    canary = settings.services[name].canary
-    percent = canary.mirror_percent if canary else 0
-    return Problem(key, str(percent), f"0: Gateway {why}", f"pulumi config rm --path {key}")
+def unsupported(settings: Settings, name: str, feature: Feature, why: str) -> Problem:
+    """Return what is wrong with a mirror or a session cookie that the Gateway of the route may not carry out."""
+    service = settings.services[name]
+    if feature is Feature.AFFINITY or service.canary is None:
+        key, value = f"services.{name}.sessionAffinity", "(a map)"
+    else:
+        key, value = f"services.{name}.canary.mirrorPercent", str(service.canary.mirror_percent)
+    return Problem(key, value, f"absent. {why}", f"pulumi config rm --path {key}")
 
 
 def transitions(settings: Settings, live: Mapping[str, LiveService], stack: str) -> dict[str, Transition]:

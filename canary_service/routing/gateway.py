@@ -1,7 +1,7 @@
 """HTTPRoute of the Gateway API (https://gateway-api.sigs.k8s.io/reference/spec/), standard channel."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from canary_service.routing.ordered import (
@@ -11,13 +11,15 @@ from canary_service.routing.ordered import (
     Mirror,
     SharedObjects,
     Shares,
+    affinity_of,
     backends_of,
     cookie_of,
     cookie_pattern,
     metadata,
     only,
-    rules,
+    rules_with_sessions,
     services,
+    set_cookie,
     shares,
 )
 from canary_service.routing.router import Feature, HeaderSyntax, Manifest, RouteKind, RouteObject, UnreadableRouteError
@@ -55,9 +57,14 @@ class HttpRoutes(SharedObjects, ABC):
                     "matches": [_match(split.match, condition)],
                     "backendRefs": [_weighted(*share) for share in shares(split, percent)],
                 }
-                for condition, percent in rules(split.canary)
+                for condition, percent in rules_with_sessions(split)
             ]
         }
+        if split.affinity:
+            for reference, (backend, _) in zip(
+                spec["rules"][-1]["backendRefs"], shares(split, split.weight), strict=True
+            ):
+                reference["filters"] = [_adding(set_cookie(split, backend))]
         if split.canary and split.mirror:
             spec["rules"][-1]["filters"] = [_filter(split.canary)]
         manifest = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata(split), "spec": spec}
@@ -79,15 +86,22 @@ class HttpRoutes(SharedObjects, ABC):
             "",
         )
 
-    def demands(self, split: Split) -> frozenset[str]:
-        """Return the names that pkg/features of the Gateway API gives what a mirror takes.
+    def demands(self, split: Split) -> dict[Feature, frozenset[str]]:
+        """Return the names that pkg/features of the Gateway API gives what mirror and session cookie take.
 
-        Traefik 3.7 accepts a route with a filter that it does not know, and answers 500 to all its requests.
+        Traefik 3.7 accepts a route with a filter that it does not know, and answers 500 to all its requests. Response
+        headers of one backend have no name: who changes them for a rule, and request headers for a backend, is taken to
+        know them.
         """
-        if not split.mirror:
-            return frozenset()
-        of_a_part = {"HTTPRouteRequestPercentageMirror"} if split.mirror < TOTAL_WEIGHT else set[str]()
-        return frozenset({"HTTPRouteRequestMirror"} | of_a_part)
+        demanded = {}
+        if split.mirror:
+            of_a_part = {"HTTPRouteRequestPercentageMirror"} if split.mirror < TOTAL_WEIGHT else set[str]()
+            demanded[Feature.MIRROR] = frozenset({"HTTPRouteRequestMirror"} | of_a_part)
+        if split.affinity:
+            demanded[Feature.AFFINITY] = frozenset(
+                {"HTTPRouteResponseHeaderModification", "HTTPRouteBackendRequestHeaderModification"}
+            )
+        return demanded
 
     def read(self, manifests: Sequence[Manifest]) -> Split:
         """Return the split of one HTTPRoute.
@@ -102,7 +116,8 @@ class HttpRoutes(SharedObjects, ABC):
             paths = {(path["type"], path["value"]) for path, _, _ in read}
             ((path_type, path),) = paths
             mirror = _mirror(route["spec"]["rules"])
-            stable, canary = backends_of([(condition, shared) for _, condition, shared in read], mirror)
+            affinity = affinity_of([_added(each) for each in route["spec"]["rules"][-1]["backendRefs"]])
+            stable, canary = backends_of([(condition, shared) for _, condition, shared in read], mirror, affinity)
             ingress_type = next(key for key, value in _PATH_TYPES.items() if value == path_type)
         except (KeyError, TypeError, ValueError, StopIteration) as error:
             raise UnreadableRouteError(f"HTTPRoute {route['metadata']['name']}: {error}") from error
@@ -114,6 +129,7 @@ class HttpRoutes(SharedObjects, ABC):
             canary=canary,
             entries=entries,
             annotations=dict(route["metadata"].get("annotations") or {}),
+            affinity=affinity,
         )
 
 
@@ -121,7 +137,7 @@ class Gateway(HttpRoutes):
     """An HTTPRoute that is attached to Gateways, the entries."""
 
     name = "gateway"
-    features = HttpRoutes.features | {Feature.MIRROR}
+    features = HttpRoutes.features | {Feature.AFFINITY, Feature.MIRROR}
 
     def _place(self, split: Split) -> Manifest:
         parents = [
@@ -161,6 +177,16 @@ def _filter(canary: CanaryBackend) -> Manifest:
         "type": "RequestMirror",
         "requestMirror": {"backendRef": _reference(canary.backend), "percent": canary.mirror},
     }
+
+
+def _adding(headers: Mapping[str, str]) -> Manifest:
+    added = [{"name": name, "value": value} for name, value in headers.items()]
+    return {"type": "ResponseHeaderModifier", "responseHeaderModifier": {"add": added}}
+
+
+def _added(reference: Manifest) -> dict[str, str]:
+    found = [each["responseHeaderModifier"]["add"] for each in reference.get("filters") or ()]
+    return {header["name"]: header["value"] for each in found for header in each}
 
 
 def _rule(rule: Manifest) -> tuple[Manifest, Condition | None, Shares]:

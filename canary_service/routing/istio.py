@@ -14,6 +14,7 @@ from canary_service.routing.ordered import (
     Mirror,
     SharedObjects,
     Shares,
+    affinity_of,
     backends_of,
     by_element,
     cookie_of,
@@ -21,8 +22,9 @@ from canary_service.routing.ordered import (
     match_of,
     metadata,
     only,
-    rules,
+    rules_with_sessions,
     services,
+    set_cookie,
     shares,
 )
 from canary_service.routing.router import Feature, HeaderSyntax, Manifest, RouteKind, RouteObject, UnreadableRouteError
@@ -39,7 +41,9 @@ class Istio(SharedObjects):
     """One VirtualService: for ingress Gateways, the entries; without them for the mesh, by the Service's name."""
 
     name = "istio"
-    features = frozenset({Feature.WEIGHT, Feature.HEADER, Feature.COOKIE, Feature.MIRROR, Feature.MESH})
+    features = frozenset(
+        {Feature.WEIGHT, Feature.HEADER, Feature.COOKIE, Feature.AFFINITY, Feature.MIRROR, Feature.MESH}
+    )
     # "The keys must be lowercase" (virtual_service.proto, HTTPMatchRequest.headers): others never match.
     header_syntax = HeaderSyntax(
         name=re.compile(r"(?!cookie$)[a-z0-9!#$%&'*+.^_|~-]{1,256}"),
@@ -63,9 +67,12 @@ class Istio(SharedObjects):
             "hosts": [split.match.host],
             "http": [
                 _matched(split.match, condition) | {"route": [_weighted(*share) for share in shares(split, percent)]}
-                for condition, percent in rules(split.canary)
+                for condition, percent in rules_with_sessions(split)
             ],
         }
+        if split.affinity:
+            for weighted, (backend, _) in zip(spec["http"][-1]["route"], shares(split, split.weight), strict=True):
+                weighted["headers"] = {"response": {"add": set_cookie(split, backend)}}
         if split.canary and split.mirror:
             copies = _destination(split.canary.backend) | {"percentage": {"value": split.mirror}}
             spec["http"][-1]["mirrors"] = [copies]
@@ -85,7 +92,8 @@ class Istio(SharedObjects):
             read = [_route(host, each) for each in spec.get("http") or ()]
             (match,) = {match for match, _, _ in read}
             mirror = _mirror(spec["http"][-1])
-            stable, canary = backends_of([(condition, shared) for _, condition, shared in read], mirror)
+            affinity = affinity_of([_added(each) for each in spec["http"][-1]["route"]])
+            stable, canary = backends_of([(condition, shared) for _, condition, shared in read], mirror, affinity)
         except (KeyError, TypeError, ValueError) as error:
             raise UnreadableRouteError(f"VirtualService {route['metadata']['name']}: {error}") from error
         return Split(
@@ -96,6 +104,7 @@ class Istio(SharedObjects):
             canary=canary,
             entries=tuple(map(_entry, spec.get("gateways") or ())),
             annotations=dict(route["metadata"].get("annotations") or {}),
+            affinity=affinity,
         )
 
 
@@ -142,6 +151,10 @@ def _condition(headers: Manifest) -> Condition:
     if name == _COOKIE:
         return cookie_of(value["regex"])
     return Header(name, value["exact"])
+
+
+def _added(route: Manifest) -> dict[str, str]:
+    return dict(((route.get("headers") or {}).get("response") or {}).get("add") or {})
 
 
 def _share(route: Manifest, weight: int) -> tuple[Backend, Any]:

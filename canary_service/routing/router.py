@@ -1,7 +1,7 @@
 """The seam between a split and the objects that make a proxy carry it out."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol, TypeAlias
@@ -114,7 +114,7 @@ class Router(Protocol):
         """Return what the pods of a service's track need so that the router can tell them apart."""
         ...
 
-    def demands(self, split: Split) -> frozenset[str]:
+    def demands(self, split: Split) -> Mapping[Feature, frozenset[str]]:
         """Return the optional features of the Gateway API without which nobody may be given these objects to serve."""
         ...
 

@@ -205,14 +205,7 @@ def _answered_by(ask: Callable[[], Counter[str]], who: str) -> bool:
     return set(ask()) == {who}
 
 
-AFFINITY = {"nginx": "kept", "traefik": "kept"}
-
-
 def test_a_client_with_the_session_cookie_stays_where_it_was(routed: Routed, results: Results) -> None:
-    if routed.router.name not in AFFINITY:
-        results.add(routed.router.name, "session cookie at weight 50", "refused")
-        results.add(routed.router.name, "weight 0, session cookie of a canary pod", "refused")
-        pytest.skip("refused when the configuration loads")
     routed.route(replace(routed.split(50), affinity=SessionAffinity("pin")))
     eventually(lambda: _asked(routed)[1])
 

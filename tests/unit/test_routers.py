@@ -506,14 +506,66 @@ def test_a_mirror_to_another_service_is_not_read_as_a_split(router: str) -> None
 
 
 def test_a_gateway_has_to_know_mirrors_and_for_a_part_of_the_requests_percentages() -> None:
-    def demanded(router: str, split: str) -> frozenset[str]:
-        return ROUTERS[router].demands(SPLITS[split])
+    def demanded(router: str, split: str) -> set[str]:
+        return {name for names in ROUTERS[router].demands(SPLITS[split]).values() for name in names}
 
     every, part = {"HTTPRouteRequestMirror"}, {"HTTPRouteRequestMirror", "HTTPRouteRequestPercentageMirror"}
-    assert demanded("gateway", "weight 0") == frozenset()
+    assert demanded("gateway", "weight 0") == set()
     assert demanded("gateway", "mirror of all, header and cookie") == every
     assert demanded("gateway", "mirror") == part
-    assert demanded("traefik", "mirror") == frozenset()
+    assert demanded("traefik", "mirror") == set()
+
+
+@pytest.mark.parametrize(
+    ("split", "kept"),
+    [("affinity", ["auth-service-canary", "auth-service"]), ("affinity at weight 0", []), ("affinity at 100", [])],
+)
+def test_a_session_is_kept_by_a_cookie_with_the_name_of_its_service_while_both_tracks_get_requests(
+    split: str, kept: list[str]
+) -> None:
+    weight = {"affinity": 20, "affinity at weight 0": 0, "affinity at 100": 100}[split]
+    affine = replace(SPLITS["affinity"], canary=replace(CANARY, weight=weight))
+    (gateway,), (istio,) = (manifests_of(router, affine) for router in ("gateway", "istio"))
+
+    def cookie(service: str) -> str:
+        return f"pin={service}; Path=/api/auth; HttpOnly; Max-Age=600"
+
+    def pattern(service: str) -> str:
+        return rf"^(.*;\s*)?pin={service}(\s*;.*)?$"
+
+    *sessions, rest = gateway["spec"]["rules"]
+    assert [rule["matches"][0]["headers"][0]["value"] for rule in sessions] == [pattern(each) for each in kept]
+    assert [[each["weight"] for each in rule["backendRefs"]] for rule in sessions] == [[0, 100], [100, 0]][: len(kept)]
+    for reference in rest["backendRefs"]:
+        added = [{"name": "Set-Cookie", "value": cookie(reference["name"])}]
+        assert reference["filters"] == [{"type": "ResponseHeaderModifier", "responseHeaderModifier": {"add": added}}]
+    *sessions, rest = istio["spec"]["http"]
+    assert [route["match"][0]["headers"]["cookie"]["regex"] for route in sessions] == [pattern(each) for each in kept]
+    for route in rest["route"]:
+        assert route["headers"] == {"response": {"add": {"Set-Cookie": cookie(route["destination"]["host"])}}}
+
+
+@pytest.mark.parametrize("router", ["gateway", "istio"])
+@pytest.mark.parametrize(("before", "by_hand"), [(20, 0), (0, 20), (50, 90)])
+def test_a_weight_set_by_hand_beside_sessions_is_read(router: str, before: int, by_hand: int) -> None:
+    affine = replace(SPLITS["affinity"], canary=replace(CANARY, weight=before))
+    manifests = manifests_of(router, affine)
+    for entry, weight in zip(weights(router, manifests), (100 - by_hand, by_hand), strict=True):
+        entry["weight"] = weight
+
+    assert ROUTERS[router].read(manifests) == replace(
+        fitted(ROUTERS[router], affine), canary=replace(CANARY, weight=by_hand)
+    )
+
+
+@pytest.mark.parametrize("value", ["pin=auth-service", "other=auth-service; Path=/api/auth; HttpOnly; Max-Age=600"])
+def test_response_headers_that_are_no_session_cookie_are_not_read_as_one(value: str) -> None:
+    (route,) = manifests_of("gateway", SPLITS["affinity"])
+    reference = route["spec"]["rules"][-1]["backendRefs"][1]
+    reference["filters"][0]["responseHeaderModifier"]["add"][0]["value"] = value
+
+    with pytest.raises(UnreadableRouteError, match="cookie of a session"):
+        ROUTERS["gateway"].read([route])
 
 
 def weights(router: str, manifests: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ import pytest
 
 from canary_service.cluster.errors import ForbiddenError
 from canary_service.config.loader import load
+from canary_service.config.settings import Settings
 from canary_service.rollout.guards import Transition
 from canary_service.rollout.update import Update, observed
 from canary_service.routing.registry import ROUTERS
@@ -49,6 +50,10 @@ class Gateways:
     def __init__(self, listed: frozenset[str] | None) -> None:
         self._listed = listed
 
+    def take_the_place_of_the_cluster(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("canary_service.rollout.update.connect", lambda _: None)
+        monkeypatch.setattr("canary_service.rollout.update.LiveCluster", lambda *_: self)
+
     def supported_features(self, _: Entry) -> frozenset[str]:
         if self._listed is None:
             raise ForbiddenError("gateways is forbidden")
@@ -59,6 +64,11 @@ class Gateways:
 
     def read(self) -> dict[str, LiveService]:
         return {}
+
+
+def behind_a_gateway(service: Mapping[str, object], weight: int) -> Settings:
+    raw = RAW | {"router": "gateway", "canaryWeight": str(weight), "services": json.dumps({"shop": service})}
+    return load(raw)
 
 
 EVERY, PART = "HTTPRouteRequestMirror", "HTTPRouteRequestPercentageMirror"
@@ -79,13 +89,25 @@ EVERY, PART = "HTTPRouteRequestMirror", "HTTPRouteRequestPercentageMirror"
 def test_a_mirror_is_refused_unless_the_gateway_is_known_to_carry_it_out(
     monkeypatch: pytest.MonkeyPatch, percent: int, weight: int, listed: list[str] | None, said: str
 ) -> None:
-    cluster = Gateways(None if listed is None else frozenset(listed))
-    monkeypatch.setattr("canary_service.rollout.update.connect", lambda _: None)
-    monkeypatch.setattr("canary_service.rollout.update.LiveCluster", lambda *_: cluster)
+    Gateways(None if listed is None else frozenset(listed)).take_the_place_of_the_cluster(monkeypatch)
     service = SERVICE | {"canary": {"image": "example/app:2.0", "mirrorPercent": percent}}
-    raw = RAW | {"router": "gateway", "canaryWeight": str(weight), "services": json.dumps({"shop": service})}
 
-    found = observed(load(raw), {}).problems
+    found = observed(behind_a_gateway(service, weight), {}).problems
 
     assert [problem.key for problem in found] == (["services.shop.canary.mirrorPercent"] if said else [])
     assert all(said in problem.allowed and problem.value == str(percent) for problem in found)
+
+
+RULE, BACKEND = "HTTPRouteResponseHeaderModification", "HTTPRouteBackendRequestHeaderModification"
+
+
+@pytest.mark.parametrize(("listed", "lacking"), [([RULE, BACKEND], ""), ([RULE], BACKEND), ([], f"{BACKEND}, {RULE}")])
+def test_a_session_cookie_is_refused_unless_the_gateway_changes_headers_of_one_backend(
+    monkeypatch: pytest.MonkeyPatch, listed: list[str], lacking: str
+) -> None:
+    Gateways(frozenset(listed)).take_the_place_of_the_cluster(monkeypatch)
+
+    found = observed(behind_a_gateway(SERVICE | {"sessionAffinity": {"cookieName": "pin"}}, 5), {}).problems
+
+    assert [problem.key for problem in found] == (["services.shop.sessionAffinity"] if lacking else [])
+    assert all(f"does not have {lacking}" in problem.allowed for problem in found)
