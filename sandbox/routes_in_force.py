@@ -29,29 +29,50 @@ def canary_weight(proxy_admin_url: str, namespace: str, service: str, router: st
     Raises:
         OSError: the proxy does not answer; a retry may help.
     """
-    provider = _PROVIDERS[router]
-    leads_to = _leads_to(proxy_admin_url, namespace, service, provider)
-    found = _get(f"{proxy_admin_url}/api/http/services/{leads_to}@{provider}") if leads_to else None
-    if found is None or not found.get("usedBy"):
+    found = _served(proxy_admin_url, namespace, service, _PROVIDERS[router])
+    if found is None:
         return None
+    if "mirroring" in found:  # at weight 0 alone
+        return 0
     weights = {part["name"]: part["weight"] for part in found.get("weighted", {}).get("services", ())}
     return next((weight for name, weight in weights.items() if _CANARY.search(name)), 0)
 
 
-def _leads_to(proxy_admin_url: str, namespace: str, service: str, provider: str) -> str | None:
-    """Return the name of Traefik's service to which a route's requests go that nothing else decides."""
+def mirrored_percent(proxy_admin_url: str, namespace: str, service: str, router: str) -> int:
+    """Return the percent of a route's requests of which Traefik sends copies to the canary.
+
+    The arguments are those of `canary_weight`.
+
+    Raises:
+        OSError: the proxy does not answer; a retry may help.
+    """
+    found = _served(proxy_admin_url, namespace, service, _PROVIDERS[router]) or {}
+    return sum(each["percent"] for each in found.get("mirroring", {}).get("mirrors", ()))
+
+
+def _served(proxy_admin_url: str, namespace: str, service: str, provider: str) -> dict[str, Any] | None:
+    """Return Traefik's service to which a route leads, None where no route does."""
+    for leads_to in _leads_to(proxy_admin_url, namespace, service, provider):
+        found: dict[str, Any] | None = _get(f"{proxy_admin_url}/api/http/services/{leads_to}@{provider}")
+        if found and found.get("usedBy"):
+            return found
+    return None
+
+
+def _leads_to(proxy_admin_url: str, namespace: str, service: str, provider: str) -> list[str]:
+    """Return the names of Traefik's services to one of which a route's requests go that nothing else decides."""
     if provider == _PROVIDERS["nginx"]:
         router = _get(f"{proxy_admin_url}/api/http/routers/{namespace}-{service}-rule-0-path-0@{provider}")
-        return router["service"] if router else None
+        return [router["service"]] if router else []
     if provider == _PROVIDERS["traefik"]:
-        return f"{namespace}-{service}"
+        return [f"{namespace}-{service}", f"{namespace}-{service}-canary"]
     # One for each rule, named by its number: the last one takes what the others leave.
     name = re.compile(rf"httproute-{namespace}-{service}-gw-.+-ep-.+-(\d+)-[0-9a-f]+@{provider}")
     routers = (
         _get(f"{proxy_admin_url}/api/http/routers?per_page={_ALL}&search=httproute-{namespace}-{service}-gw-") or ()
     )
     numbered = [(int(found[1]), router["service"]) for router in routers if (found := name.fullmatch(router["name"]))]
-    return max(numbered)[1] if numbered else None
+    return [max(numbered)[1]] if numbered else []
 
 
 def reloads(proxy_admin_url: str) -> int:

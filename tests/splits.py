@@ -16,6 +16,7 @@ STABLE_ONLY = Split(
     stable=Backend("auth-service", 8080),
 )
 CANARY = CanaryBackend(Backend("auth-service-canary", 8080), 20)
+MIRRORED = replace(CANARY, weight=0, mirror=20)
 HEADER = Header("X-Canary", "true")
 AFFINITY = SessionAffinity("pin", max_age=600)
 
@@ -32,6 +33,11 @@ SPLITS = {
     "affinity that evicts": replace(
         STABLE_ONLY, canary=CANARY, affinity=replace(AFFINITY, canary_behavior="legacy"), annotations={"a/b": "c"}
     ),
+    "mirror": replace(STABLE_ONLY, canary=MIRRORED),
+    "mirror of all, header and cookie": replace(
+        STABLE_ONLY, canary=replace(MIRRORED, mirror=100, header=HEADER, cookie="canary")
+    ),
+    "mirror and affinity": replace(STABLE_ONLY, canary=MIRRORED, affinity=AFFINITY),
     "exact path": replace(STABLE_ONLY, match=Match("macromind.local", "/", "Exact"), canary=CANARY),
     "tls and annotations": replace(STABLE_ONLY, tls_secret="macromind-tls", annotations={"a/b": "c"}, canary=CANARY),  # noqa: S106 - the name of a Secret
     "path with a slash at its end": replace(STABLE_ONLY, match=Match("macromind.local", "/api/"), canary=CANARY),
@@ -71,6 +77,7 @@ def needs(split: Split) -> set[Feature]:
             Feature.WEIGHT: split.canary,
             Feature.HEADER: split.canary.header,
             Feature.COOKIE: split.canary.cookie,
+            Feature.MIRROR: split.mirror or None,
         }
     return {feature for feature, value in asked.items() if value is not None}
 
@@ -93,8 +100,13 @@ def drawn(draw: random.Random) -> Split:
     header = Header(text(letters + "X0-_!#$%&'*+.^|~", 20), text(visible, 30))
     port = draw.randint(1, 65535)
     cookie = maybe(text(letters + "A0_-", 12))
-    canary = CanaryBackend(Backend(f"{name}-canary", port), draw.randint(0, 100), maybe(header), cookie)
-    pinned = SessionAffinity(text(letters, 9), maybe(draw.randint(1, 10_000)), draw.choice(("sticky", "legacy")))
+    weight = draw.choice((0, draw.randint(0, 100)))
+    mirror = 0 if weight else draw.randint(0, 100)
+    canary = CanaryBackend(Backend(f"{name}-canary", port), weight, maybe(header), cookie, mirror)
+    # Not the name of the other cookie, which a configuration may not have.
+    pinned = SessionAffinity(
+        f"{cookie or ''}{text(letters, 9)}", maybe(draw.randint(1, 10_000)), draw.choice(("sticky", "legacy"))
+    )
     return Split(
         name=name,
         namespace=text(letters, 20),

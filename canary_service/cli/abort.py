@@ -7,7 +7,7 @@ import click
 
 from canary_service.cli.project import Project, opened_without_engine
 from canary_service.cli.release import Move, Options, chosen, options, release, shown, weight_of
-from canary_service.rollout.release import removal, weight_changes
+from canary_service.rollout.release import removal, withdrawal
 from canary_service.workload.live import LiveService
 
 
@@ -19,7 +19,7 @@ def abort(context: click.Context, /, *, remove: bool, **given: Any) -> None:  # 
     """Take canaries out of the traffic: at once by the API server, then for good by stack file and update.
 
     The weight is 0 within milliseconds, before the engine is even started, and also when it cannot be: while another
-    update holds the lock, or its backend is down. What the file then says is 0, whatever fails.
+    update holds the lock, or its backend is down. What the file then says is 0, whatever fails. Mirroring ends too.
 
     \b
     canary abort                                        weight 0, the pods stay for a look at them
@@ -38,10 +38,10 @@ def abort(context: click.Context, /, *, remove: bool, **given: Any) -> None:  # 
         concerned = [name for name in services if name in declared]
         then = ", then removed" if remove else ""
         return Move(
-            removal(settings, concerned) if remove else weight_changes(settings, concerned, 0),
+            removal(settings, concerned) if remove else withdrawal(settings, concerned),
             [f"{name}: canary {shown(weight_of(live[name]))} → 0 %{then}" for name in services],
             {name: 0 if name in concerned and not remove else None for name in services},
-            cut_off=tuple(name for name in services if weight_of(live[name])),
+            cut_off=tuple(name for name in services if weight_of(live[name]) or live[name].mirror),
             stays=True,
         )
 

@@ -109,6 +109,7 @@ class Move:
             for name, weight in self.weights.items()
             if found[name] != weight or live[name].unreadable
         ]
+        wrong += [f"{name}: the canary still gets copies of requests" for name in self.cut_off if live[name].mirror]
         stable = {name: running.image if (running := live[name].stable) else None for name in self.images}
         return wrong + [
             f"{name}: stable runs {stable[name]} instead of {image}"

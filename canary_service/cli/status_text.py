@@ -69,6 +69,8 @@ def _details(service: ServiceStatus, run: str | None) -> Iterator[str]:
     else:
         counted = f"{measured.canary} of {measured.requests} requests in {measured.seconds} s"
         yield from _entry("measured", f"the canary answered {counted}")
+    if service.mirror:
+        yield from _entry("mirror", f"copies of {service.mirror} % of stable's requests go to the canary")
     if service.always_canary:
         yield from _entry("always", f"to the canary: {', '.join(service.always_canary)}")
     yield from _entry("verdict", _verdict(service.verdict, run))

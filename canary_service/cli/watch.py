@@ -177,10 +177,10 @@ def _look(settings: Settings, cluster: LiveCluster, prometheus: str | None) -> _
             problems[f"nothing is measured: {shown(prometheus)} was asked, and {error}"] = None
     rows = []
     for name, service in settings.services.items():
-        weight = None
+        weight, mirror = None, 0
         try:
             split = cluster.split(name)
-            weight = split.canary.weight if split.canary else None
+            weight, mirror = (split.canary.weight if split.canary else None), split.mirror
         except (ClusterError, UnreadableRouteError) as error:
             problems[f"{name}: no weight is read back: {error}"] = None
         stable, canary = (
@@ -194,7 +194,10 @@ def _look(settings: Settings, cluster: LiveCluster, prometheus: str | None) -> _
             weight=weight,
             stable=stable,
             canary=canary,
-            aligned=AlignedSample(stable=stable.requests, canary=canary.requests) if stable and canary else None,
+            aligned=AlignedSample(stable=stable.requests, canary=canary.requests)
+            # Copies make no share.
+            if stable and canary and not mirror
+            else None,
         )
         declared = settings.canary_weight_of(name)[0] if service.canary else None
         rows.append(Row(name, declared, weight, sample))

@@ -15,6 +15,7 @@ from canary_service.rollout.plan import (
     Requests,
     ServicePlan,
     TrackPlan,
+    Weight,
 )
 
 _DONE: Final[dict[Operation, str]] = {
@@ -55,10 +56,7 @@ def table(plan: Plan) -> list[tuple[str, ...]]:
 
 def weight(service: ServicePlan) -> str:
     """Return the canary's weight before and after."""
-    before, after = service.weight.before, service.weight.after
-    if before == after:
-        return _percent(after)
-    return f"{_percent(before)} → {_percent(after)}"
+    return _percents(service.weight)
 
 
 def requests(service: ServicePlan) -> str:
@@ -86,6 +84,8 @@ def facts(service: ServicePlan) -> Iterator[str]:
         if text := _track(track):
             yield f"{name}: {text}"
     yield from service.changes
+    if service.mirror:
+        yield f"copies to the canary: {_percents(service.mirror)} of the requests"
     if service.always_canary:
         yield f"always to the canary: {', '.join(service.always_canary)}"
 
@@ -146,7 +146,13 @@ def _verb(service: ServicePlan) -> str:
         "abort": f"the canary is removed, {before} % back to stable",
         "removed": "removed, with its route",
         "shift": f"canary {weight(service)}",
-    }.get(service.change, "no traffic moves, pods or settings change")
+    }.get(service.change, _still(service))
+
+
+def _still(service: ServicePlan) -> str:
+    if service.mirror and service.mirror.before != service.mirror.after:
+        return f"no traffic moves, copies to the canary {_percents(service.mirror)}"
+    return "no traffic moves, pods or settings change"
 
 
 def _track(track: TrackPlan) -> str:
@@ -173,6 +179,12 @@ def _rate(rate: Requests) -> str:
 
 def _short(value: float) -> str:
     return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.1f}" if value >= 1 else f"{value:.2g}"  # noqa: PLR2004 - three digits are enough
+
+
+def _percents(found: Weight) -> str:
+    if found.before == found.after:
+        return _percent(found.after)
+    return f"{_percent(found.before)} → {_percent(found.after)}"
 
 
 def _percent(value: int | None) -> str:

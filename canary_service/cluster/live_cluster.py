@@ -13,7 +13,7 @@ from lightkube import ApiError, Client
 from lightkube.core.exceptions import ConfigError, LoadResourceError
 from lightkube.core.resource import NamespacedResource
 from lightkube.core.resource_registry import resource_registry
-from lightkube.generic_resource import create_namespaced_resource
+from lightkube.generic_resource import create_global_resource, create_namespaced_resource
 from lightkube.resources.apps_v1 import Deployment, ReplicaSet
 from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
 from lightkube.resources.core_v1 import Namespace, Pod, Service
@@ -25,7 +25,7 @@ from canary_service.cluster.workloads import PodsSeen, Workloads
 from canary_service.config.settings import Settings
 from canary_service.routing.registry import ROUTERS
 from canary_service.routing.router import Manifest, RouteKind, Router, UnreadableRouteError
-from canary_service.routing.split import Split, Track
+from canary_service.routing.split import Entry, Split, Track
 from canary_service.workload.labels import object_name, selector
 from canary_service.workload.live import (
     FIELD_MANAGER,
@@ -57,6 +57,10 @@ _OPERATOR: Final = ("monitoring.coreos.com", "v1")
 _POD_MONITOR: Final = create_namespaced_resource(*_OPERATOR, "PodMonitor", "podmonitors")
 _PROMETHEUS_RULE: Final = create_namespaced_resource(*_OPERATOR, "PrometheusRule", "prometheusrules")
 _MONITORING_KINDS: Final = (_POD_MONITOR, _PROMETHEUS_RULE)
+
+_GATEWAY_API: Final = ("gateway.networking.k8s.io", "v1")
+_GATEWAY: Final = create_namespaced_resource(*_GATEWAY_API, "Gateway", "gateways")
+_GATEWAY_CLASS: Final = create_global_resource(*_GATEWAY_API, "GatewayClass", "gatewayclasses")
 
 Found = TypeVar("Found")
 
@@ -174,6 +178,20 @@ class LiveCluster:
             ClusterError: the API server cannot be asked; ForbiddenError when the account may not ask.
         """
         return self._list_if_known(_resource_of(kind))
+
+    def supported_features(self, gateway: Entry) -> frozenset[str]:
+        """Return what the implementation behind a Gateway says that it supports; nothing where it says nothing.
+
+        Raises:
+            ClusterError: the API server cannot be asked; ForbiddenError when the account may not ask.
+        """
+        namespace = gateway.namespace or self._settings.namespace
+        found = self._asked_for(lambda: _plain(self._client.get(_GATEWAY, gateway.name, namespace=namespace)))
+        if found is None:
+            return frozenset()
+        named: str = found["spec"]["gatewayClassName"]
+        of_class = self._asked_for(lambda: _plain(self._client.get(_GATEWAY_CLASS, named))) or {}
+        return frozenset(each["name"] for each in (of_class.get("status") or {}).get("supportedFeatures") or ())
 
     def log_of_ended(self, pod: str, container: str, lines: int) -> list[str]:
         """Return the last lines that a container wrote before it ended last.
@@ -314,7 +332,8 @@ class LiveCluster:
     def lower(self, weights: Mapping[str, int]) -> dict[str, Split]:
         """Set weights (percent) that are below those in force, and return the splits that are then read back.
 
-        A service that fails keeps no other from being lowered. One without a canary is left as it is.
+        A canary gets no copies of requests any more either. A service that fails keeps no other from being lowered. One
+        without a canary is left as it is.
 
         Raises:
             ClusterError: the API server refused, or gives back another weight; it names the services.
@@ -346,7 +365,7 @@ class LiveCluster:
         if split.canary is None:
             return
         # A stable route that something else owns may have any name; ours is that of the service.
-        lowered = replace(split, name=name, canary=replace(split.canary, weight=weight))
+        lowered = replace(split, name=name, canary=replace(split.canary, weight=weight, mirror=0))
         router = self._router_of(name)
         unchanged = [route.manifest for route in router.render(replace(split, name=name))]
         for route in router.render(lowered):

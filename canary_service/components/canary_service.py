@@ -146,7 +146,9 @@ class CanaryService(KubernetesComponent):
         settings, name = self._settings, self._name
         previous: list[KubernetesObject] = []
         track_of = {object_name(name, track): track for track in tracks}
-        for route in settings.router_of_stack().render(settings.split_of(name)):
+        router = settings.router_of_stack()
+        versions_of = {kind.kind: kind.other_versions for kind in router.kinds}
+        for route in router.render(settings.split_of(name)):
             manifest = route.manifest
             track = Track(manifest["metadata"]["labels"]["version"])
             if track not in tracks:
@@ -157,7 +159,9 @@ class CanaryService(KubernetesComponent):
             awaited = used if self._args.raises else [tracks[t] for t in tracks if t is Track.STABLE]
             waits = [wait for _, wait in awaited]
             pods = [resource for resources, _ in used for resource in resources]
-            previous.append(self._object(manifest, [*pods, *previous], waits=waits))
+            previous.append(
+                self._object(manifest, [*pods, *previous], waits=waits, other_versions=versions_of[manifest["kind"]])
+            )
         cluster = self._args.cluster
         if cluster and self._args.live.former_router and not pulumi.runtime.is_dry_run():
             made = pulumi.Output.all(*(route.metadata for route in previous))
@@ -190,6 +194,8 @@ def _state(settings: Settings, name: str) -> dict[str, Any]:
         }
     if declared.canary:
         _, state["weightSource"] = settings.canary_weight_of(name)
+        if split.mirror:
+            state["canary"]["mirrorPercent"] = split.mirror
         if kept := kept_at_weight_0(settings, name):
             state["canary"]["alsoReachedBy"] = kept
     return state

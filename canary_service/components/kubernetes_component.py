@@ -32,7 +32,7 @@ class KubernetesComponent(pulumi.ComponentResource):
         self._cluster = cluster
         self._waits: list[pulumi.Output[Any]] = []
 
-    def _object(
+    def _object(  # noqa: PLR0913 - what the engine is told of an object
         self,
         manifest: Manifest,
         depends_on: Sequence[pulumi.Resource],
@@ -40,6 +40,7 @@ class KubernetesComponent(pulumi.ComponentResource):
         ignore_changes: Sequence[str] = (),
         *,
         retain_on_delete: bool = False,
+        other_versions: Sequence[str] = (),
     ) -> KubernetesObject:
         manifest = annotated(manifest)
         if self._cluster and self._cluster.lost(manifest):
@@ -56,6 +57,7 @@ class KubernetesComponent(pulumi.ComponentResource):
                 ignore_changes=list(ignore_changes),
                 retain_on_delete=retain_on_delete,
             ),
+            other_versions,
         )
         self._put_right(manifest, made, scaled="spec.replicas" in ignore_changes)
         return made

@@ -4,6 +4,7 @@ The classes of `pulumi_kubernetes` do the same through generated types, whose im
 rest of this program (docs/adr/0002-thin-resources.md). Type tokens and so URNs are the same as theirs.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import version
 from typing import Final
@@ -45,15 +46,22 @@ class KubernetesObject(pulumi.CustomResource):
 
     metadata: pulumi.Output[Manifest]
 
-    def __init__(self, manifest: Manifest, opts: pulumi.ResourceOptions) -> None:
-        api_version: str = manifest["apiVersion"]
-        group = api_version if "/" in api_version else f"core/{api_version}"
+    def __init__(self, manifest: Manifest, opts: pulumi.ResourceOptions, other_versions: Sequence[str] = ()) -> None:
+        kind: str = manifest["kind"]
+        # Under another type it would be another object, and the one that is there would be deleted afterwards.
+        aliases = [pulumi.Alias(type_=_type(version, kind)) for version in other_versions]
+        own = pulumi.ResourceOptions(version=_provider_version(), aliases=aliases)
         super().__init__(
-            f"kubernetes:{group}:{manifest['kind']}",
+            _type(manifest["apiVersion"], kind),
             manifest["metadata"]["name"],
             manifest,
-            pulumi.ResourceOptions.merge(pulumi.ResourceOptions(version=_provider_version()), opts),
+            pulumi.ResourceOptions.merge(own, opts),
         )
+
+
+def _type(api_version: str, kind: str) -> str:
+    group = api_version if "/" in api_version else f"core/{api_version}"
+    return f"kubernetes:{group}:{kind}"
 
 
 @cache

@@ -28,8 +28,9 @@ _SHOWN_CHARACTERS: Final = 80
 _ABILITIES: Final = {
     Feature.HEADER: "route by header",
     Feature.COOKIE: "route by cookie",
-    Feature.AFFINITY: "keep a client on its pod",
+    Feature.AFFINITY: "keep a client on its track",
     Feature.AFFINITY_OF_STABLE: "keep the clients of stable only",
+    Feature.MIRROR: "copy requests to the canary",
     Feature.ATTACH: "attach a canary to objects of others",
     Feature.TLS: "take a certificate from the route: it belongs to what takes in the requests",
     Feature.IMPLEMENTATION_SPECIFIC: "match paths in a way of its own",
@@ -411,9 +412,11 @@ def _router_problems(
     affinity = service.get("sessionAffinity")
     legacy = "legacy" if _map(affinity).get("canaryBehavior") == "legacy" else None
     own_type = "ImplementationSpecific" if service.get("pathType") == "ImplementationSpecific" else None
+    mirrored = _number_of(canary.get("mirrorPercent"))
     asked: list[tuple[Feature, list[str | int], object]] = [
         (Feature.HEADER, ["canary", "header"], canary.get("header")),
         (Feature.COOKIE, ["canary", "cookie"], canary.get("cookie")),
+        (Feature.MIRROR, ["canary", "mirrorPercent"], canary.get("mirrorPercent") if mirrored else None),
         (Feature.AFFINITY, ["sessionAffinity"], affinity),
         (Feature.IMPLEMENTATION_SPECIFIC, ["pathType"], own_type),
         (Feature.ATTACH, ["stable"], "existing" if service.get("stable") == "existing" else None),

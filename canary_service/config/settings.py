@@ -23,6 +23,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticKnownError
 
+from canary_service.routing.istio import VERSIONS, Istio
 from canary_service.routing.registry import ROUTERS
 from canary_service.routing.router import Feature, Router
 from canary_service.routing.split import (
@@ -276,6 +277,7 @@ class CanarySettings(Model):
     weight: Weight | None = Field(None, description=WEIGHT_RULE, examples=["10"])
     header: CanaryHeader | None = Field(None, description="a header's name and value")
     cookie: CookieName | None = Field(None, description=COOKIE_RULE, examples=["canary"])
+    mirror_percent: Weight = Field(0, description=WEIGHT_RULE, examples=["10"])
     replaces: Image | None = Field(
         None,
         description="the image of the running canary that may be replaced while it has traffic",
@@ -617,8 +619,11 @@ class TraefikSettings(Model):
 
 
 class IstioSettings(Model):
-    """The Gateways (networking.istio.io) through which requests come from outside."""
+    """The version of VirtualService, and the Gateways through which requests come from outside."""
 
+    api_version: Literal["v1", "v1beta1"] = Field(
+        "v1", description="one of " + ", ".join(VERSIONS), examples=[VERSIONS[0]]
+    )
     gateways: tuple[Annotated[str, StringConstraints(pattern=rf"^({_LABEL}/)?{_LABEL}(\.{_LABEL})*$")], ...] = Field(
         (), description="a list of NAME or NAMESPACE/NAME (default: none; the mesh calls the Service by its name)"
     )
@@ -642,7 +647,7 @@ class Settings(Model):
     ingress_class_name: ObjectName = Field("nginx", description="the name of an IngressClass", examples=["nginx"])
     gateway: GatewaySettings = Field(GatewaySettings(), description="name, namespace and listener")
     traefik: TraefikSettings = Field(TraefikSettings(), description="entryPoints")
-    istio: IstioSettings = Field(IstioSettings(), description="gateways")
+    istio: IstioSettings = Field(IstioSettings(), description="apiVersion and gateways")
     tls_secret_name: Annotated[ObjectName | None, BeforeValidator(_absent_when_empty)] = Field(
         None, description="the name of a TLS Secret for the host", examples=["macromind-tls"]
     )
@@ -695,10 +700,16 @@ class Settings(Model):
             return self.canary_weight, "canaryWeight"
         return canary.weight, f"services.{name}.canary.weight"
 
+    def mirror_of(self, name: str) -> int:
+        """Return the percent of the requests of which the canary of this service gets a copy: none above weight 0."""
+        canary, (weight, _) = self.services[name].canary, self.canary_weight_of(name)
+        return canary.mirror_percent if canary and not weight else 0
+
     def replicas_of(self, name: str, track: Track) -> int:
         """Return the pods of a track; with autoscaling, the fewest it may have.
 
-        The canary's are as declared, else stable's number times its weight, rounded up, at least 1.
+        The canary's are as declared, else stable's number times its weight, or the part that is mirrored to it, rounded
+        up, at least 1.
         """
         service = self.services[name]
         stable = service.autoscaling.min_replicas if service.autoscaling else service.replicas
@@ -707,7 +718,7 @@ class Settings(Model):
         if service.canary and service.canary.replicas is not None:
             return service.canary.replicas
         weight, _ = self.canary_weight_of(name)
-        return max(1, math.ceil(stable * weight / TOTAL_WEIGHT))
+        return max(1, math.ceil(stable * (weight or self.mirror_of(name)) / TOTAL_WEIGHT))
 
     def canary_replicas_of(self, name: str) -> int:
         """Return the pods of the canary."""
@@ -720,7 +731,7 @@ class Settings(Model):
 
     def router_of_stack(self) -> Router:
         """Return the router that carries out the splits of this stack."""
-        return ROUTERS[self.router]
+        return Istio(self.istio.api_version) if self.router == Istio.name else ROUTERS[self.router]
 
     def _entries(self) -> tuple[Entry, ...]:
         match self.router:
@@ -759,6 +770,7 @@ class Settings(Model):
                 weight,
                 Header(header.name, header.value) if header else None,
                 service.canary.cookie,
+                self.mirror_of(name),
             )
         affinity = service.session_affinity
         return Split(

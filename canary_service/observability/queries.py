@@ -55,6 +55,7 @@ class MetricSource:
         in_pods: who counts are the pods that answer, and not a router in front of them.
         up: matches `up` of the targets where it has the labels of the counts: one that is scraped and has answered
             nothing has no other series.
+        counts_copies: of requests that are mirrored to the canary, too, as answered by it.
     """
 
     requests: str
@@ -65,6 +66,7 @@ class MetricSource:
     unit: float = 1.0
     in_pods: bool = False
     up: str = ""
+    counts_copies: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +176,9 @@ _ENVOY: Final = MetricSource(
         Relabel(TRACK, "canary", "envoy_cluster_name", ".*/1"),
     ),
     unit=1e-3,
+    # Copies go to a cluster of their own, rule/N-mirror-N
+    # (processRequestMirrorFilter in internal/gatewayapi/filters.go).
+    counts_copies=False,
 )
 
 # Counted by the sidecars of the clients. A name of a service holds for all namespaces, as in Consul itself.

@@ -27,7 +27,9 @@ ERROR_RATIO: Final = "canary_track:request_errors:ratio"
 LATENCY: Final = "canary_track:request_duration_seconds:p95"
 """The 95th percentile of a track's response times, over the shortest window with enough requests."""
 SHARE: Final = "canary_track:requests:percent"
-"""Percent of a service's requests that a track answered, over the shortest window with enough of them."""
+"""Percent of a service's requests that a track answered, over the shortest window with enough of them.
+
+None while requests are mirrored: the canary's counts are copies then."""
 
 DECLARED_WEIGHT: Final = "canary_service:declared_weight:percent"
 """The canary's weight as the stack declares it; label `image`. None without a canary."""
@@ -35,13 +37,19 @@ LEAST_WEIGHT: Final = "canary_service:declared_weight:min7m"
 MOST_WEIGHT: Final = "canary_service:declared_weight:max7m"
 """The share of a window that a shift falls into lies between the weights before and after it. None without a canary."""
 
+DECLARED_MIRROR: Final = "canary_service:declared_mirror:percent"
+"""Percent of the requests to stable of which the canary gets a copy. None where it gets none."""
+MIRRORED: Final = "canary_service:declared_mirror:max7m"
+"""The most of it in the time in which counts may hold copies. Where it is, there is no share of the canary, and what it
+answered is no part of what the service did for its clients."""
+
 SERVICE_INFO: Final = "canary_service:info"
 """1 for each service; label `router`."""
 
 SERVICE_RATE: Final = f"canary_service:requests:rate{SLOW}"
-"""Requests per second of both tracks."""
+"""Requests per second of both tracks; while requests are mirrored, of stable."""
 SERVICE_ERROR_RATE: Final = f"canary_service:request_errors:rate{SLOW}"
-"""Failed requests per second of both tracks."""
+"""Failed requests per second of both tracks; while requests are mirrored, of stable."""
 
 QUANTILES: Final = (0.5, 0.95, 0.99)
 JUDGED_QUANTILE: Final = 0.95
@@ -68,10 +76,14 @@ def shortest(query: Callable[[str], str]) -> str:
 
 
 def measured_share(matchers: str, window: str = FAST) -> str:
-    """Return the query for the percent of a service's requests that the canary answered, however few there are."""
+    """Return the query for the percent of a service's requests that the canary answered, however few there are.
+
+    None while requests are mirrored.
+    """
     series = track_rate_over(window)
     canary = f'{series}{{{matchers},{TRACK}="{Track.CANARY}"}}'
-    return f"100 * sum by ({SERVICE}) ({canary}) / (sum by ({SERVICE}) ({series}{{{matchers}}}) > 0)"
+    share = f"100 * sum by ({SERVICE}) ({canary}) / (sum by ({SERVICE}) ({series}{{{matchers}}}) > 0)"
+    return f"{share} unless on ({SERVICE}) {MIRRORED}{{{matchers}}}"
 
 
 def weight_changes(matchers: str) -> str:

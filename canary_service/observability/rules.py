@@ -16,6 +16,7 @@ from canary_service.observability.queries import (
     track_rate,
 )
 from canary_service.observability.recorded import (
+    DECLARED_MIRROR,
     DECLARED_WEIGHT,
     ERROR_RATIO,
     FAST,
@@ -23,6 +24,7 @@ from canary_service.observability.recorded import (
     JUDGED_QUANTILE,
     LATENCY,
     LEAST_WEIGHT,
+    MIRRORED,
     MOST_WEIGHT,
     QUANTILES,
     SECONDS,
@@ -131,12 +133,15 @@ def _declared(settings: Settings) -> Iterator[Rule]:
             weight, _ = settings.canary_weight_of(name)
             image = {"image": service.canary.image}
             yield {"record": DECLARED_WEIGHT, "expr": f"vector({weight})", "labels": labels(name) | image}
+        if mirror := settings.mirror_of(name):
+            yield {"record": DECLARED_MIRROR, "expr": f"vector({mirror})", "labels": labels(name)}
 
 
 def _recorded(settings: Settings) -> list[Rule]:
     source, scope = SOURCES[settings.monitoring.source], Scope(settings.namespace, tuple(settings.services))
     here, gates = _here(settings), settings.rollout.gates
-    queries = {}
+    lately = f"{SECONDS[SLOW] + SETTLE_SECONDS}s"
+    queries = {MIRRORED: f"max by {_BY_SERVICE} (max_over_time({DECLARED_MIRROR}{{{here}}}[{lately}]))"}
     for window in (FAST, SLOW):
         queries[track_rate_over(window)] = track_rate(source, scope, window)
         queries[track_error_ratio_over(window)] = track_error_ratio(source, scope, window)
@@ -145,6 +150,9 @@ def _recorded(settings: Settings) -> list[Rule]:
 
     def rate(window: str) -> str:
         return f"{track_rate_over(window)}{{{here}}}"
+
+    # What clients were answered: all but what the canary made of copies.
+    real = f"({rate(SLOW)} unless ({track_rate_over(SLOW)}{{{_canary(here)}}} and {_ON} {MIRRORED}{{{here}}}))"
 
     def judged(series: Callable[[str], str]) -> str:
         # A canary that gets nothing any more, or was removed, is not judged by what was.
@@ -166,13 +174,12 @@ def _recorded(settings: Settings) -> list[Rule]:
     queries |= {
         ERROR_RATIO: judged(track_error_ratio_over),
         LATENCY: judged(track_latency_over),
-        SHARE: shortest(percent),
+        SHARE: f"({shortest(percent)}) unless {_ON} {MIRRORED}{{{here}}}",
         LEAST_WEIGHT: _weight_lately("min", here),
         MOST_WEIGHT: _weight_lately("max", here),
-        SERVICE_RATE: f"sum by {_BY_SERVICE} ({rate(SLOW)})",
+        SERVICE_RATE: f"sum by {_BY_SERVICE} ({real})",
         # Without requests there is no ratio, and the failures are 0.
-        SERVICE_ERROR_RATE: f"sum by {_BY_SERVICE} ({rate(SLOW)} * {track_error_ratio_over(SLOW)}{{{here}}}"
-        f" or 0 * {rate(SLOW)})",
+        SERVICE_ERROR_RATE: f"sum by {_BY_SERVICE} ({real} * {track_error_ratio_over(SLOW)}{{{here}}} or 0 * {real})",
     }
     return [
         {"record": record, "expr": expr, "labels": {"namespace": settings.namespace}}
@@ -260,7 +267,7 @@ def _share_alerts(settings: Settings) -> Iterator[_Alert]:
     yield _Alert(
         "CanaryTrafficAtZeroWeight",
         "warning",
-        " or ".join(f"({found} and {_ON} {most} == 0)" for found in coming),
+        f"({' or '.join(f'({found} and {_ON} {most} == 0)' for found in coming)}) unless {_ON} {MIRRORED}{{{among}}}",
         "The canary of {{ $labels.app }} gets requests although its weight is 0",
         "A weight was set by hand, or something reaches its pods past the router.",
         SETTLE_SECONDS,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from canary_service.config.loader import Problem
 from canary_service.config.settings import Settings
+from canary_service.routing.router import Feature
 from canary_service.routing.split import Track
 from canary_service.workload import manifests
 from canary_service.workload.labels import image_version, object_name, selector
@@ -30,9 +31,9 @@ class Transition:
 
     `lowers_to` is the weight (percent) to which the canary falls before everything else: nothing has to be ready for
     it. It is None when the weight does not fall, or when stable has no ready pod and has to be waited for. `raises`
-    says that the canary gets more, or a route of its own: its pods have to be ready first. `replaces` says that
-    another image takes the place of one that gets requests: the router has to follow first. `warnings` are what a
-    reviewer should know.
+    says that the canary gets more requests or copies, or a route of its own: its pods have to be ready first.
+    `replaces` says that another image takes the place of one that gets requests: the router has to follow first.
+    `warnings` are what a reviewer should know.
     """
 
     lowers_to: int | None = None
@@ -45,6 +46,16 @@ def missing_namespace(settings: Settings) -> Problem:
     """Return what is wrong with a namespace that is not there and that the stack does not make."""
     create = f"kubectl create namespace {settings.namespace}"
     return Problem("namespace", settings.namespace, "a namespace that is there", create)
+
+
+def unsupported(settings: Settings, name: str, feature: Feature, why: str) -> Problem:
+    """Return what is wrong with a mirror or a session cookie that the Gateway of the route may not carry out."""
+    service = settings.services[name]
+    if feature is Feature.AFFINITY or service.canary is None:
+        key, value = f"services.{name}.sessionAffinity", "(a map)"
+    else:
+        key, value = f"services.{name}.canary.mirrorPercent", str(service.canary.mirror_percent)
+    return Problem(key, value, f"absent. {why}", f"pulumi config rm --path {key}")
 
 
 def transitions(settings: Settings, live: Mapping[str, LiveService], stack: str) -> dict[str, Transition]:
@@ -81,7 +92,7 @@ def _transition(settings: Settings, name: str, live: LiveService) -> Transition:
     weight, _ = settings.canary_weight_of(name)
     return Transition(
         lowers_to=weight if routed and weight < live.weight and takes_back else None,
-        raises=not routed or weight > live.weight,
+        raises=not routed or (weight, settings.mirror_of(name)) > (live.weight, live.mirror),
         replaces=_replaces(settings, name, live),
         warnings=tuple(warnings),
     )
@@ -107,6 +118,8 @@ def _warnings(settings: Settings, name: str, live: LiveService) -> Iterator[str]
         return
     if declared.canary.image == declared.image:
         yield f"canary and stable run the same image: {declared.image}"
+    if mirror := settings.mirror_of(name):
+        yield f"copies of {mirror} % of the requests go to the canary: what they write is written twice"
     weight, _ = settings.canary_weight_of(name)
     if weight == 0 and (kept := kept_at_weight_0(settings, name)):
         yield f"weight 0 does not evict clients with {', '.join(kept)} (docs/reference.md, Who stays on which track)"

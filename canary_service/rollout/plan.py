@@ -86,6 +86,7 @@ class TrackPlan(Record):
 class ServicePlan(Record):
     """What happens to one service.
 
+    `mirror` is percent of the requests to stable of which the canary gets a copy, absent when it gets none.
     `always_canary` is what sends requests to the canary at every weight. `requests_per_second` is absent when nothing
     has counted them. `changes` are those of settings of the pods and of their configuration, in words,
     without any values.
@@ -94,6 +95,7 @@ class ServicePlan(Record):
     name: str
     change: Change
     weight: Weight
+    mirror: Weight | None = None
     stable: TrackPlan
     canary: TrackPlan
     always_canary: tuple[str, ...] = ()
@@ -308,12 +310,14 @@ def _service(settings: Settings, name: str, before: Before, steps: Sequence[Step
     own = [step for step in steps if step.service == name]
     weight_before = live.weight if live.split and live.split.canary else None
     weight = Weight(before=weight_before, after=settings.canary_weight_of(name)[0] if declared.canary else None)
+    mirror = Weight(before=live.mirror, after=settings.mirror_of(name))
     tracks = {track: _track(settings, name, track, live, own) for track in Track}
     change = _change(settings, name, live, weight, own)
     return ServicePlan(
         name=name,
         change=change,
         weight=weight,
+        mirror=mirror if mirror.before or mirror.after else None,
         stable=tracks[Track.STABLE],
         canary=tracks[Track.CANARY],
         always_canary=tuple(kept_at_weight_0(settings, name)),

@@ -48,6 +48,17 @@ def weight_changes(settings: Settings, services: Iterable[str], weight: int) -> 
     return changes
 
 
+def withdrawal(settings: Settings, services: Iterable[str]) -> Changes:
+    """Return what takes the canaries of these services out of the traffic: weight 0, and no copies of requests.
+
+    Raises:
+        ReleaseError: one of them has no canary.
+    """
+    mirrored = [name for name, canary in _canaries(settings, services).items() if canary.mirror_percent]
+    ended = {key_of("services", name, "canary", "mirrorPercent"): None for name in mirrored}
+    return {**weight_changes(settings, services, 0), **ended}
+
+
 def promotion(settings: Settings, services: Iterable[str]) -> Changes:
     """Return what makes stable run what the canary of these services runs, without the canary.
 

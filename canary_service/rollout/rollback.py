@@ -116,7 +116,7 @@ class Rollback:
             try:
                 declared = self.tools.engine.settings()
                 names = [name for name in group if name in declared.services and declared.services[name].canary]
-                self.tools.engine.set(release.weight_changes(declared, names, 0))
+                self.tools.engine.set(release.withdrawal(declared, names))
                 if unready:
                     return f"Weight 0 is declared. Every update waits for these pods {until}"
                 problem = "Weight 0 is declared, but the update failed"

@@ -390,8 +390,9 @@ def shared_service(case: Case) -> Iterator[Finding]:
 
 def share(case: Case) -> Iterator[Finding]:
     """Check that the measured share is the weight."""
-    if not case.has_canary or case.declared.session_affinity:
-        return  # with a session cookie the share follows the weight only as far as new clients come
+    if not case.has_canary or case.declared.session_affinity or case.settings.mirror_of(case.name):
+        # With a session cookie the share follows the weight only as far as new clients come; copies make no share.
+        return
     measured, accepted = case.facts.shares.get(case.name), case.settings.rollout.gates.weight_difference
     if measured is None:
         yield Finding(

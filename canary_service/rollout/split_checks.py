@@ -77,6 +77,7 @@ def _parts(found: Split, declared: Split) -> dict[str, tuple[object, object]]:
         "the canary's Service": (here and here.backend, there and there.backend),
         "header": (here and here.header, there and there.header),
         "cookie": (here and here.cookie, there and there.cookie),
+        "percent of requests that are mirrored": (found.mirror, declared.mirror),
         "session cookie": (found.affinity, declared.affinity),
         "certificate": (found.tls_secret, declared.tls_secret),
     }

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from canary_service.config.settings import Settings
+from canary_service.observability.queries import SOURCES
 from canary_service.rollout.counting import Count
 from canary_service.rollout.events import AnyEvent, Promoted, RolledBack, RunStarted, Sampled
 from canary_service.rollout.model import Record
@@ -46,7 +47,10 @@ class TrackStatus(Record):
 
 
 class Measured(Record):
-    """What was answered in the last `seconds`: by both tracks, and by the canary, and percent that is of all."""
+    """What was answered in the last `seconds`: by both tracks, and by the canary, and percent that is of all.
+
+    While requests are mirrored to it there is no share.
+    """
 
     seconds: int
     requests: int
@@ -80,6 +84,7 @@ class ServiceStatus(Record):
         declared: the weight that the configuration gives it, None without a canary.
         declared_by: the configuration key that says so.
         weight: that the cluster gives back, None without a route of a canary.
+        mirror: percent of the requests to stable of which the canary gets a copy, as the cluster gives it back.
         measured: what was counted, None when nothing could be.
         not_measured: why that is so.
         stable: stable in the cluster, None when it is not there.
@@ -94,6 +99,7 @@ class ServiceStatus(Record):
     declared: int | None
     declared_by: str | None
     weight: int | None
+    mirror: int = 0
     measured: Measured | None
     not_measured: str | None
     stable: TrackStatus | None
@@ -158,13 +164,14 @@ def _service(settings: Settings, stack: str, name: str, seen: Seen, verdict: Las
     measured = None
     if count is not None and (declared or routed):
         requests, canary = round(count.total), round(count.canary)
-        share = TOTAL_WEIGHT * canary / requests if requests else None
+        share = TOTAL_WEIGHT * canary / requests if requests and not live.mirror else None
         measured = Measured(seconds=WINDOW_SECONDS, requests=requests, canary=canary, share=share)
     found = ServiceStatus(
         name=name,
         declared=weight if declared else None,
         declared_by=key if declared else None,
         weight=live.weight if routed else None,
+        mirror=live.mirror,
         measured=measured,
         not_measured=None if measured else _not_measured(seen, declared or routed),
         stable=_track(name, Track.STABLE, live, seen),
@@ -174,7 +181,7 @@ def _service(settings: Settings, stack: str, name: str, seen: Seen, verdict: Las
         changed_by_others=dict(seen.changes.get(name, {})),
         problems=(),
     )
-    problems = [*_of_owner(live, stack), *_of_weight(found, live), *_of_images(settings, found)]
+    problems = [*_of_owner(live, stack), *_of_weight(settings, found, live), *_of_images(settings, found)]
     problems += _of_pods(found)
     # What was counted before a shift is no sign of what is in force since.
     if seen.routed_at.get(name, 0) < seen.at - 2 * WINDOW_SECONDS:
@@ -259,7 +266,7 @@ def _of_owner(live: LiveService, stack: str) -> Iterator[str]:
         yield f"its route cannot be read, so the weight is not known: {live.unreadable}"
 
 
-def _of_weight(found: ServiceStatus, live: LiveService) -> Iterator[str]:
+def _of_weight(settings: Settings, found: ServiceStatus, live: LiveService) -> Iterator[str]:
     changes = "; ".join(f"{what} was changed by {', '.join(who)}" for what, who in found.changed_by_others.items())
     if found.stable is None and not live.split:
         yield "it is not deployed: `pulumi up`"
@@ -271,6 +278,8 @@ def _of_weight(found: ServiceStatus, live: LiveService) -> Iterator[str]:
         differs = f"{found.declared} % are declared, and the cluster has no route of the canary"
     elif found.declared != found.weight and not live.unreadable:
         differs = f"{found.declared} % are declared, and {found.weight} % in force"
+    elif not live.unreadable and (mirror := settings.mirror_of(found.name)) != live.mirror:
+        differs = f"copies of {mirror} % of the requests are declared, and of {live.mirror} % in force"
     if differs and changes:
         yield f"{differs}; {changes}: `pulumi up` puts back what is declared"
     elif differs:
@@ -300,6 +309,7 @@ def _of_pods(found: ServiceStatus) -> Iterator[str]:
 def _of_share(settings: Settings, found: ServiceStatus, count: Count | None) -> Iterator[str]:
     if count is None or found.weight is None:
         return
-    check = share_check(settings, found.name, Evidence("weight", found.weight, count))
+    copies = found.mirror if SOURCES[settings.monitoring.source].counts_copies else 0
+    check = share_check(settings, found.name, Evidence("weight", found.weight, count, mirror=copies))
     if check.outcome == "disagrees":
         yield f"its share is off the weight in force: {check.text}: `canary verify`, `canary doctor`"

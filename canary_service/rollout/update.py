@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from canary_service.cluster.connection import connect
+from canary_service.cluster.errors import ForbiddenError
 from canary_service.cluster.live_cluster import LiveCluster
 from canary_service.config.loader import Problem
 from canary_service.config.settings import Settings
-from canary_service.rollout.guards import RefusedError, Transition, missing_namespace, transitions
+from canary_service.rollout.guards import RefusedError, Transition, missing_namespace, transitions, unsupported
 from canary_service.routing.registry import ROUTERS
 from canary_service.workload.live import LiveService
 
@@ -30,7 +31,28 @@ def observed(settings: Settings, provider: Mapping[str, str]) -> Observed:
     """
     cluster = LiveCluster(connect(provider), settings)
     there = settings.create_namespace or cluster.has_namespace()
-    return Observed(cluster, cluster.read(), () if there else (missing_namespace(settings),))
+    problems = () if there else (missing_namespace(settings),)
+    return Observed(cluster, cluster.read(), (*problems, *_unsupported(settings, cluster)))
+
+
+def _unsupported(settings: Settings, cluster: LiveCluster) -> Iterator[Problem]:
+    """Yield what those who serve a route may not know: they could fail every request for it.
+
+    A mirror that begins with weight 0 is told before: the way down is not to be refused.
+    """
+    for name, service in settings.services.items():
+        split, percent = settings.split_of(name), service.canary.mirror_percent if service.canary else 0
+        if split.canary:
+            split = replace(split, canary=replace(split.canary, weight=0, mirror=percent))
+        for feature, names in settings.router_of_stack().demands(split).items():
+            for gateway in split.entries:
+                try:
+                    lacking = sorted(names - cluster.supported_features(gateway))
+                    found = f"status.supportedFeatures of its GatewayClass does not have {', '.join(lacking)}"
+                except ForbiddenError as error:
+                    lacking, found = sorted(names), f"what it supports cannot be told: {error}"
+                if lacking:
+                    yield unsupported(settings, name, feature, f"Gateway {gateway}: {found}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,8 @@ def verification(stack: str, counted_by: str, checks: Sequence[Check], notes: It
 
 def read_back(settings: Settings, name: str, live: LiveService) -> Check:
     """Hold the declared weight of a service against the one that the cluster gives back."""
-    declared = settings.split_of(name).weight
+    split = settings.split_of(name)
+    declared = split.weight
     # Without a declared canary there is to be no route of one, whatever its weight.
     routed = live.split is not None and live.split.canary is not None
     wanted = settings.services[name].canary is not None
@@ -127,6 +128,9 @@ def read_back(settings: Settings, name: str, live: LiveService) -> Check:
         agrees, found = False, "the cluster has no route of it"
     else:
         agrees, found = wanted == routed and declared == live.weight, f"the cluster has {live.weight} %"
+        if agrees and split.mirror != live.mirror:
+            agrees = False
+            found += f"; copies of {split.mirror} % of the requests declared, and the cluster has {live.mirror} %"
     text = f"{declared} % declared, and {found}" if wanted else f"no canary declared, and {found}"
     if not wanted and not routed:
         text = "no canary declared, and the cluster has none"
@@ -146,6 +150,7 @@ class Evidence:
     Args:
         kind: what the requests were.
         weight: percent in force, for the requests for which it decides.
+        mirror: percent of these of which the canary got a copy that was counted too.
         count: who answered.
         sent: what was sent for it; None where the requests of others were counted.
         failed: which of those failed.
@@ -156,11 +161,17 @@ class Evidence:
     count: Count
     sent: Sent | None = None
     failed: Count | None = None
+    mirror: int = 0
+
+    @property
+    def expected(self) -> float:
+        """Percent that the canary should have of what was counted, where nothing but the weight decides."""
+        return TOTAL_WEIGHT * self.mirror / (TOTAL_WEIGHT + self.mirror) if self.mirror else self.weight
 
 
 def share_check(settings: Settings, name: str, evidence: Evidence) -> Check:
     """Hold what was counted of a service against the weight that is in force."""
-    kind, weight, count, sent = evidence.kind, evidence.weight, evidence.count, evidence.sent
+    kind, weight, count, sent = evidence.kind, evidence.expected, evidence.count, evidence.sent
     requests, canary = round(count.total), round(count.canary)
     of_others = max(requests - sent.requests, 0) if sent else requests
     # Requests of others keep to the weight, whatever header ours have.
@@ -187,7 +198,8 @@ def share_check(settings: Settings, name: str, evidence: Evidence) -> Check:
     counted = "no requests were counted"
     if share is not None:
         counted = f"{canary} of {requests} requests, {share:.1f} % ({low:.1f} to {high:.1f})"
-    parts = [counted, f"{expected:.4g} % expected", reason]
+    copies = f", copies of {evidence.mirror} % of stable's" if evidence.mirror else ""
+    parts = [counted, f"{expected:.4g} % expected{copies}", reason]
     failed = sent.failed if sent else round(evidence.failed.total) if evidence.failed else 0
     if evidence.failed and failed:
         parts.append(f"{failed} of them failed, {evidence.failed.canary:.0f} of the canary's")

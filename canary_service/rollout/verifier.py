@@ -83,7 +83,7 @@ class Verifier:
                     requests, failed = by_name.get(name, requests), failed_by_name.get(name, failed)
                 except PrometheusError as error:
                     notes.append(self._unasked(error))
-                evidence = Evidence("weight", live[name].weight, requests, failed=failed)
+                evidence = Evidence("weight", live[name].weight, requests, None, failed, self._copies(live[name]))
                 checks.append(share_check(self._settings, name, evidence))
         return self._done(self._counter, live, checks, notes)
 
@@ -116,7 +116,8 @@ class Verifier:
                     notes.append(self._unasked(error))
                     done = {name: (Sent(0, {}, {}), Count()) for name in targets}
                 for name, (sent, count) in done.items():
-                    evidence = Evidence(kind, live[name].weight, count, sent)
+                    copies = 0 if sending.version_header else self._copies(live[name])
+                    evidence = Evidence(kind, live[name].weight, count, sent, mirror=copies)
                     checks.append(share_check(self._settings, name, evidence))
         counted_by = f"header {sending.version_header} of the answers" if sending.version_header else self._counter
         return self._done(counted_by, live, checks, notes)
@@ -138,6 +139,9 @@ class Verifier:
     def _counters(self, server: Prometheus, names: Collection[str]) -> Counters:
         settings = self._settings
         return Counters(server, SOURCES[settings.monitoring.source], Scope(settings.namespace, tuple(names)))
+
+    def _copies(self, live: LiveService) -> int:
+        return live.mirror if SOURCES[self._settings.monitoring.source].counts_copies else 0
 
     @property
     def _counter(self) -> str:

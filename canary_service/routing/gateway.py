@@ -1,26 +1,29 @@
 """HTTPRoute of the Gateway API (https://gateway-api.sigs.k8s.io/reference/spec/), standard channel."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from canary_service.routing.ordered import (
     COOKIE_HEADER,
     HEADER_SYNTAX,
     Condition,
+    Mirror,
     SharedObjects,
     Shares,
+    affinity_of,
     backends_of,
     cookie_of,
     cookie_pattern,
     metadata,
     only,
-    rules,
+    rules_with_sessions,
     services,
+    set_cookie,
     shares,
 )
 from canary_service.routing.router import Feature, HeaderSyntax, Manifest, RouteKind, RouteObject, UnreadableRouteError
-from canary_service.routing.split import Backend, Entry, Header, Match, Split
+from canary_service.routing.split import TOTAL_WEIGHT, Backend, CanaryBackend, Entry, Header, Match, Split
 
 API_VERSION: Final = "gateway.networking.k8s.io/v1"
 KIND: Final = "HTTPRoute"
@@ -52,11 +55,18 @@ class HttpRoutes(SharedObjects, ABC):
             "rules": [
                 {
                     "matches": [_match(split.match, condition)],
-                    "backendRefs": [_reference(*share) for share in shares(split, percent)],
+                    "backendRefs": [_weighted(*share) for share in shares(split, percent)],
                 }
-                for condition, percent in rules(split.canary)
+                for condition, percent in rules_with_sessions(split)
             ]
         }
+        if split.affinity:
+            for reference, (backend, _) in zip(
+                spec["rules"][-1]["backendRefs"], shares(split, split.weight), strict=True
+            ):
+                reference["filters"] = [_adding(set_cookie(split, backend))]
+        if split.canary and split.mirror:
+            spec["rules"][-1]["filters"] = [_filter(split.canary)]
         manifest = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata(split), "spec": spec}
         return (RouteObject(manifest, services(split)),)
 
@@ -76,6 +86,23 @@ class HttpRoutes(SharedObjects, ABC):
             "",
         )
 
+    def demands(self, split: Split) -> dict[Feature, frozenset[str]]:
+        """Return the names that pkg/features of the Gateway API gives what mirror and session cookie take.
+
+        Traefik 3.7 accepts a route with a filter that it does not know, and answers 500 to all its requests. Response
+        headers of one backend have no name: who changes them for a rule, and request headers for a backend, is taken to
+        know them.
+        """
+        demanded = {}
+        if split.mirror:
+            of_a_part = {"HTTPRouteRequestPercentageMirror"} if split.mirror < TOTAL_WEIGHT else set[str]()
+            demanded[Feature.MIRROR] = frozenset({"HTTPRouteRequestMirror"} | of_a_part)
+        if split.affinity:
+            demanded[Feature.AFFINITY] = frozenset(
+                {"HTTPRouteResponseHeaderModification", "HTTPRouteBackendRequestHeaderModification"}
+            )
+        return demanded
+
     def read(self, manifests: Sequence[Manifest]) -> Split:
         """Return the split of one HTTPRoute.
 
@@ -88,7 +115,9 @@ class HttpRoutes(SharedObjects, ABC):
             read = [_rule(rule) for rule in route["spec"].get("rules") or ()]
             paths = {(path["type"], path["value"]) for path, _, _ in read}
             ((path_type, path),) = paths
-            stable, canary = backends_of([(condition, shared) for _, condition, shared in read])
+            mirror = _mirror(route["spec"]["rules"])
+            affinity = affinity_of([_added(each) for each in route["spec"]["rules"][-1]["backendRefs"]])
+            stable, canary = backends_of([(condition, shared) for _, condition, shared in read], mirror, affinity)
             ingress_type = next(key for key, value in _PATH_TYPES.items() if value == path_type)
         except (KeyError, TypeError, ValueError, StopIteration) as error:
             raise UnreadableRouteError(f"HTTPRoute {route['metadata']['name']}: {error}") from error
@@ -100,6 +129,7 @@ class HttpRoutes(SharedObjects, ABC):
             canary=canary,
             entries=entries,
             annotations=dict(route["metadata"].get("annotations") or {}),
+            affinity=affinity,
         )
 
 
@@ -107,6 +137,7 @@ class Gateway(HttpRoutes):
     """An HTTPRoute that is attached to Gateways, the entries."""
 
     name = "gateway"
+    features = HttpRoutes.features | {Feature.AFFINITY, Feature.MIRROR}
 
     def _place(self, split: Split) -> Manifest:
         parents = [
@@ -133,17 +164,47 @@ def _match(match: Match, condition: Condition | None) -> Manifest:
     return path | {"headers": [{"type": "RegularExpression", "name": COOKIE_HEADER, "value": pattern}]}
 
 
-def _reference(backend: Backend, weight: int) -> Manifest:
-    return {"group": "", "kind": "Service", "name": backend.service, "port": backend.port, "weight": weight}
+def _reference(backend: Backend) -> Manifest:
+    return {"group": "", "kind": "Service", "name": backend.service, "port": backend.port}
+
+
+def _weighted(backend: Backend, weight: int) -> Manifest:
+    return _reference(backend) | {"weight": weight}
+
+
+def _filter(canary: CanaryBackend) -> Manifest:
+    return {
+        "type": "RequestMirror",
+        "requestMirror": {"backendRef": _reference(canary.backend), "percent": canary.mirror},
+    }
+
+
+def _adding(headers: Mapping[str, str]) -> Manifest:
+    added = [{"name": name, "value": value} for name, value in headers.items()]
+    return {"type": "ResponseHeaderModifier", "responseHeaderModifier": {"add": added}}
+
+
+def _added(reference: Manifest) -> dict[str, str]:
+    found = [each["responseHeaderModifier"]["add"] for each in reference.get("filters") or ()]
+    return {header["name"]: header["value"] for each in found for header in each}
 
 
 def _rule(rule: Manifest) -> tuple[Manifest, Condition | None, Shares]:
     (match,) = rule["matches"]
     headers: list[Manifest] = match.get("headers") or []
     condition = _condition(*headers) if headers else None
-    if match.keys() - {"path", "headers"} or rule.get("filters"):
-        raise ValueError("a rule has filters, or matches more than path and headers")
+    if match.keys() - {"path", "headers"}:
+        raise ValueError("a rule matches more than path and headers")
     return match["path"], condition, [_share(reference) for reference in rule.get("backendRefs") or ()]
+
+
+def _mirror(found: Sequence[Manifest]) -> Mirror | None:
+    *others, last = (rule.get("filters") or () for rule in found)
+    if any(others) or [each["type"] for each in last] not in ([], ["RequestMirror"]):
+        raise ValueError("a rule has other filters than the last one's mirror")
+    return next(
+        ((_backend(each["requestMirror"]["backendRef"]), each["requestMirror"]["percent"]) for each in last), None
+    )
 
 
 def _condition(header: Manifest) -> Condition:
@@ -155,4 +216,8 @@ def _condition(header: Manifest) -> Condition:
 
 
 def _share(reference: Manifest) -> tuple[Backend, Any]:
-    return Backend(reference["name"], reference["port"]), reference.get("weight", 1)
+    return _backend(reference), reference.get("weight", 1)
+
+
+def _backend(reference: Manifest) -> Backend:
+    return Backend(reference["name"], reference["port"])

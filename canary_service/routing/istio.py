@@ -11,8 +11,10 @@ from canary_service.routing.ordered import (
     COOKIE_HEADER,
     HEADER_SYNTAX,
     Condition,
+    Mirror,
     SharedObjects,
     Shares,
+    affinity_of,
     backends_of,
     by_element,
     cookie_of,
@@ -20,14 +22,17 @@ from canary_service.routing.ordered import (
     match_of,
     metadata,
     only,
-    rules,
+    rules_with_sessions,
     services,
+    set_cookie,
     shares,
 )
 from canary_service.routing.router import Feature, HeaderSyntax, Manifest, RouteKind, RouteObject, UnreadableRouteError
 from canary_service.routing.split import Backend, Entry, Header, Match, Split
 
-_API_VERSION: Final = "networking.istio.io/v1"
+_GROUP: Final = "networking.istio.io"
+VERSIONS: Final = ("v1", "v1beta1")
+"""Of VirtualService, with one and the same content; `v1` came with Istio 1.22."""
 _KIND: Final = "VirtualService"
 _COOKIE: Final = COOKIE_HEADER.lower()
 
@@ -36,8 +41,9 @@ class Istio(SharedObjects):
     """One VirtualService: for ingress Gateways, the entries; without them for the mesh, by the Service's name."""
 
     name = "istio"
-    features = frozenset({Feature.WEIGHT, Feature.HEADER, Feature.COOKIE, Feature.MESH})
-    kinds = (RouteKind(_API_VERSION, _KIND, "virtualservices"),)
+    features = frozenset(
+        {Feature.WEIGHT, Feature.HEADER, Feature.COOKIE, Feature.AFFINITY, Feature.MIRROR, Feature.MESH}
+    )
     # "The keys must be lowercase" (virtual_service.proto, HTTPMatchRequest.headers): others never match.
     header_syntax = HeaderSyntax(
         name=re.compile(r"(?!cookie$)[a-z0-9!#$%&'*+.^_|~-]{1,256}"),
@@ -48,6 +54,11 @@ class Istio(SharedObjects):
     # Changes are gathered for up to 10 s (PILOT_DEBOUNCE_MAX, https://istio.io/latest/docs/reference/commands/pilot-discovery/).
     sync_seconds = 10.0
 
+    def __init__(self, version: str = VERSIONS[0]) -> None:
+        self._api_version = f"{_GROUP}/{version}"
+        others = tuple(f"{_GROUP}/{each}" for each in VERSIONS if each != version)
+        self.kinds = (RouteKind(self._api_version, _KIND, "virtualservices", others),)
+
     def render(self, split: Split) -> Sequence[RouteObject]:
         """Return the VirtualService."""
         gateways = [f"{entry.namespace}/{entry.name}" if entry.namespace else entry.name for entry in split.entries]
@@ -55,11 +66,17 @@ class Istio(SharedObjects):
         spec |= {
             "hosts": [split.match.host],
             "http": [
-                _matched(split.match, condition) | {"route": [_destination(*share) for share in shares(split, percent)]}
-                for condition, percent in rules(split.canary)
+                _matched(split.match, condition) | {"route": [_weighted(*share) for share in shares(split, percent)]}
+                for condition, percent in rules_with_sessions(split)
             ],
         }
-        manifest = {"apiVersion": _API_VERSION, "kind": _KIND, "metadata": metadata(split), "spec": spec}
+        if split.affinity:
+            for weighted, (backend, _) in zip(spec["http"][-1]["route"], shares(split, split.weight), strict=True):
+                weighted["headers"] = {"response": {"add": set_cookie(split, backend)}}
+        if split.canary and split.mirror:
+            copies = _destination(split.canary.backend) | {"percentage": {"value": split.mirror}}
+            spec["http"][-1]["mirrors"] = [copies]
+        manifest = {"apiVersion": self._api_version, "kind": _KIND, "metadata": metadata(split), "spec": spec}
         return (RouteObject(manifest, services(split)),)
 
     def read(self, manifests: Sequence[Manifest]) -> Split:
@@ -74,7 +91,9 @@ class Istio(SharedObjects):
             (host,) = spec["hosts"]
             read = [_route(host, each) for each in spec.get("http") or ()]
             (match,) = {match for match, _, _ in read}
-            stable, canary = backends_of([(condition, shared) for _, condition, shared in read])
+            mirror = _mirror(spec["http"][-1])
+            affinity = affinity_of([_added(each) for each in spec["http"][-1]["route"]])
+            stable, canary = backends_of([(condition, shared) for _, condition, shared in read], mirror, affinity)
         except (KeyError, TypeError, ValueError) as error:
             raise UnreadableRouteError(f"VirtualService {route['metadata']['name']}: {error}") from error
         return Split(
@@ -85,6 +104,7 @@ class Istio(SharedObjects):
             canary=canary,
             entries=tuple(map(_entry, spec.get("gateways") or ())),
             annotations=dict(route["metadata"].get("annotations") or {}),
+            affinity=affinity,
         )
 
 
@@ -105,8 +125,12 @@ def _matched(match: Match, condition: Condition | None) -> Manifest:
     return {"match": alternatives} if alternatives != [{}] else {}
 
 
-def _destination(backend: Backend, weight: int) -> Manifest:
-    return {"destination": {"host": backend.service, "port": {"number": backend.port}}, "weight": weight}
+def _destination(backend: Backend) -> Manifest:
+    return {"destination": {"host": backend.service, "port": {"number": backend.port}}}
+
+
+def _weighted(backend: Backend, weight: int) -> Manifest:
+    return _destination(backend) | {"weight": weight}
 
 
 def _route(host: str, route: Manifest) -> tuple[Match, Condition | None, Shares]:
@@ -129,6 +153,21 @@ def _condition(headers: Manifest) -> Condition:
     return Header(name, value["exact"])
 
 
+def _added(route: Manifest) -> dict[str, str]:
+    return dict(((route.get("headers") or {}).get("response") or {}).get("add") or {})
+
+
 def _share(route: Manifest, weight: int) -> tuple[Backend, Any]:
+    return _backend(route), route.get("weight", weight)
+
+
+def _backend(route: Manifest) -> Backend:
     destination = route["destination"]
-    return Backend(destination["host"], destination["port"]["number"]), route.get("weight", weight)
+    return Backend(destination["host"], destination["port"]["number"])
+
+
+def _mirror(route: Manifest) -> Mirror | None:
+    mirrors = route.get("mirrors") or ()
+    if len(mirrors) > 1 or "mirror" in route:
+        raise ValueError("requests are mirrored to more than one place, or in the old way")
+    return next(((_backend(each), each["percentage"]["value"]) for each in mirrors), None)

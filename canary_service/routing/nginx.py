@@ -5,7 +5,7 @@ it into the stable Service's upstream. Semantics: https://kubernetes.github.io/i
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from canary_service.routing.router import Feature, HeaderSyntax, Manifest, RouteKind, RouteObject, UnreadableRouteError
@@ -87,6 +87,10 @@ class Nginx:
     def pending(self, manifests: Sequence[Manifest]) -> str:  # noqa: ARG002 - the seam's
         """Return nothing: the objects do not say who obeys them."""
         return ""
+
+    def demands(self, split: Split) -> Mapping[Feature, frozenset[str]]:  # noqa: ARG002 - the seam's
+        """Return nothing: the objects are not those of the Gateway API."""
+        return {}
 
     def narrowed(self, manifests: Sequence[Manifest], match: Match) -> list[Manifest]:
         """Return the Ingresses that have this host, path and pathType, with nothing else in them."""

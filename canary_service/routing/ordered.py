@@ -5,12 +5,21 @@ those that it decides for stable. The last rule has the weight and takes the res
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, TypeAlias
 
-from canary_service.routing.router import HeaderSyntax, Manifest, UnreadableRouteError
-from canary_service.routing.split import TOTAL_WEIGHT, Backend, CanaryBackend, Header, Match, Split, Track
+from canary_service.routing.router import Feature, HeaderSyntax, Manifest, UnreadableRouteError
+from canary_service.routing.split import (
+    TOTAL_WEIGHT,
+    Backend,
+    CanaryBackend,
+    Header,
+    Match,
+    SessionAffinity,
+    Split,
+    Track,
+)
 
 # A field name of RFC 9110, and a value of visible ASCII, both without the backtick, in which Traefik quotes them.
 HEADER_SYNTAX: Final = HeaderSyntax(
@@ -22,10 +31,13 @@ HEADER_SYNTAX: Final = HeaderSyntax(
 
 @dataclass(frozen=True, slots=True)
 class Cookie:
-    """Requests with this cookie; `always` decides for the canary, `never` for stable."""
+    """Requests with this cookie.
+
+    `always` decides for the canary, `never` for stable; a session's has the name of the Service that answered first.
+    """
 
     name: str
-    value: Literal["always", "never"]
+    value: str
 
 
 Condition: TypeAlias = Header | Cookie
@@ -35,10 +47,14 @@ Rule: TypeAlias = tuple[Condition | None, int]
 Shares: TypeAlias = Sequence[tuple[Backend, int]]
 """Backends and their weights in one rule, stable's first."""
 
+Mirror: TypeAlias = tuple[Backend, Any]
+"""Where copies of requests go, and the percent of them, as it stands in a manifest."""
+
 COOKIE_HEADER: Final = "Cookie"
 
 # Some proxies hold it against all of the header's value, others search in it.
-_COOKIE: Final = re.compile(r"\^\(\.\*;\\s\*\)\?(?P<name>[A-Za-z0-9_-]+)=(?P<value>always|never)\(\\s\*;\.\*\)\?\$")
+_COOKIE: Final = re.compile(r"\^\(\.\*;\\s\*\)\?(?P<name>[A-Za-z0-9_-]+)=(?P<value>[a-z0-9-]+)\(\\s\*;\.\*\)\?\$")
+_SET_COOKIE: Final = re.compile(r"(?P<name>[A-Za-z0-9_-]+)=[^;]+; Path=[^;]+; HttpOnly(?:; Max-Age=(?P<age>[0-9]+))?")
 
 
 def cookie_pattern(cookie: Cookie) -> str:
@@ -54,8 +70,52 @@ def cookie_of(pattern: str) -> Cookie:
     """
     found = _COOKIE.fullmatch(pattern)
     if not found:
-        raise UnreadableRouteError(f"{pattern!r} is not a pattern for one cookie with the value always or never")
-    return Cookie(found["name"], "always" if found["value"] == "always" else "never")
+        raise UnreadableRouteError(f"{pattern!r} is not a pattern for one cookie")
+    return Cookie(found["name"], found["value"])
+
+
+def set_cookie(split: Split, backend: Backend) -> dict[str, str]:
+    """Return the response header by which a session stays with the track of this backend, where the split wants that.
+
+    Its value names the Service: cookies that services of one host have under one name are told apart.
+    """
+    if split.affinity is None:
+        return {}
+    age = "" if split.affinity.max_age is None else f"; Max-Age={split.affinity.max_age}"
+    return {"Set-Cookie": f"{split.affinity.cookie_name}={backend.service}; Path={split.match.path}; HttpOnly{age}"}
+
+
+def affinity_of(headers: Sequence[Mapping[str, str]]) -> SessionAffinity | None:
+    """Return the affinity that the response headers of the backends in the last rule were made of.
+
+    Raises:
+        UnreadableRouteError: they come of no affinity.
+    """
+    if not any(headers):
+        return None
+    found = [_SET_COOKIE.fullmatch(each.get("Set-Cookie", "")) for each in headers]
+    read = {(each["name"], each["age"]) if each else None for each in found}
+    if len(read) != 1 or not (one := read.pop()) or any(len(each) > 1 for each in headers):
+        raise UnreadableRouteError("the response headers that are added are not the cookie of a session")
+    name, age = one
+    return SessionAffinity(name, None if age is None else int(age))
+
+
+def session_rules(affinity: SessionAffinity | None, stable: Backend, canary: CanaryBackend | None) -> list[Rule]:
+    """Return the rules that keep a client on its track while both get requests, for routers that cannot by themselves.
+
+    At weight 0 and 100 there are none: all go where the weight says, as with Traefik's own cookie.
+    """
+    if affinity is None or canary is None or canary.weight in {0, TOTAL_WEIGHT}:
+        return []
+    name = affinity.cookie_name
+    return [(Cookie(name, canary.backend.service), TOTAL_WEIGHT), (Cookie(name, stable.service), 0)]
+
+
+def rules_with_sessions(split: Split) -> list[Rule]:
+    """Return the rules of a split in their order, with those of sessions before the rest."""
+    *chosen, rest = rules(split.canary)
+    return [*chosen, *session_rules(split.affinity, split.stable, split.canary), rest]
 
 
 def rules(canary: CanaryBackend | None) -> list[Rule]:
@@ -75,10 +135,16 @@ def shares(split: Split, percent: int) -> list[tuple[Backend, int]]:
     return [(split.stable, TOTAL_WEIGHT - percent), (split.canary.backend, percent)]
 
 
-def backends_of(found: Sequence[tuple[Condition | None, Shares]]) -> tuple[Backend, CanaryBackend | None]:
-    """Return stable and canary of the rules that were made of them.
+def backends_of(
+    found: Sequence[tuple[Condition | None, Shares]],
+    mirror: Mirror | None = None,
+    affinity: SessionAffinity | None = None,
+) -> tuple[Backend, CanaryBackend | None]:
+    """Return stable and canary of the rules that were made of them, and of the mirror of the last one.
 
-    The weight is rounded to whole percent where somebody has set other weights than those that add up to 100.
+    The weight is rounded to whole percent where somebody has set other weights than those that add up to 100. Where
+    somebody has set one above 0 beside a mirror, it alone is told. Rules of sessions, which come of `affinity`, may be
+    missing.
 
     Raises:
         UnreadableRouteError: they are not the rules of one split.
@@ -87,16 +153,24 @@ def backends_of(found: Sequence[tuple[Condition | None, Shares]]) -> tuple[Backe
     if len(sides) != 1 or found[-1][0] is not None:
         raise UnreadableRouteError("the rules do not share requests between the same Services, the rest last")
     match sides.pop():
-        case (stable,) if len(found) == 1:
+        case (stable,) if len(found) == 1 and mirror is None:
             return stable, None
         case (stable, backend):
             read = [(condition, _percent(shared)) for condition, shared in found]
         case others:
             raise UnreadableRouteError(f"{len(found)} rules lead to {len(others)} Services")
+    ours = affinity.cookie_name if affinity else None
+    sessions = [rule for rule in read if isinstance(rule[0], Cookie) and rule[0].name == ours]
+    read = [rule for rule in read if rule not in sessions]
     header = next((condition for condition, _ in read if isinstance(condition, Header)), None)
     cookie = next((condition.name for condition, _ in read if isinstance(condition, Cookie)), None)
-    canary = CanaryBackend(backend, read[-1][1], header, cookie)
-    if rules(canary) != read:
+    weight, (target, percent) = read[-1][1], mirror or (backend, 0)
+    if target != backend:
+        raise UnreadableRouteError(f"copies of requests go to Service {target.service}, which is not the canary's")
+    canary = CanaryBackend(backend, weight, header, cookie, 0 if weight else round(percent))
+    # Whatever weight somebody has set by hand meanwhile.
+    kept = session_rules(affinity, stable, replace(canary, weight=1, mirror=0))
+    if rules(canary) != read or sessions not in ([], kept):
         raise UnreadableRouteError("the rules that tell requests apart are not one header and one cookie")
     return stable, canary
 
@@ -174,6 +248,10 @@ class SharedObjects:
     def pending(self, manifests: Sequence[Manifest]) -> str:  # noqa: ARG002 - the seam's
         """Return nothing: the objects do not say who obeys them."""
         return ""
+
+    def demands(self, split: Split) -> Mapping[Feature, frozenset[str]]:  # noqa: ARG002 - the seam's
+        """Return nothing: the objects are those of one implementation."""
+        return {}
 
     def narrowed(self, manifests: Sequence[Manifest], match: Match) -> list[Manifest]:  # noqa: ARG002 - the seam's
         """Return nothing: an object of somebody else cannot hold a canary of ours."""

@@ -1,7 +1,7 @@
 """The seam between a split and the objects that make a proxy carry it out."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol, TypeAlias
@@ -22,6 +22,9 @@ class Feature(StrEnum):
     AFFINITY_OF_STABLE = "affinity of stable"
     """Keeps the clients of stable's pods only (`legacy`)."""
 
+    MIRROR = "mirror"
+    """Sends the canary copies of requests to stable."""
+
     ATTACH = "attach"
     """Keeps the canary in an object of its own, beside objects that belong to somebody else."""
 
@@ -37,11 +40,15 @@ class Feature(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RouteKind:
-    """A kind of a router's objects, and how the API server's paths write it."""
+    """A kind of a router's objects, and how the API server's paths write it.
+
+    In `other_versions` the API server has the same objects: who goes over from one to another keeps them.
+    """
 
     api_version: str
     kind: str
     plural: str
+    other_versions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +112,10 @@ class Router(Protocol):
 
     def pod_annotations(self, service: str, track: Track) -> dict[str, str]:
         """Return what the pods of a service's track need so that the router can tell them apart."""
+        ...
+
+    def demands(self, split: Split) -> Mapping[Feature, frozenset[str]]:
+        """Return the optional features of the Gateway API without which nobody may be given these objects to serve."""
         ...
 
     def narrowed(self, manifests: Sequence[Manifest], match: Match) -> list[Manifest]:

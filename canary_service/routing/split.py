@@ -79,17 +79,23 @@ class CanaryBackend:
     """Where canary requests go, and which requests those are.
 
     `weight` is the percent (0 to 100) of the requests that neither header nor cookie decided. `cookie` names a cookie
-    that decides by its value: `always` is the canary, `never` is stable.
+    that decides by its value: `always` is the canary, `never` is stable. `mirror` is the percent of those requests of
+    which the canary gets a copy while its weight is 0, and its answers are thrown away: with requests of its own, a
+    canary is measured by these, and copies would falsify its share.
     """
 
     backend: Backend
     weight: int
     header: Header | None = None
     cookie: str | None = None
+    mirror: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.weight <= TOTAL_WEIGHT:
-            raise ValueError(f"weight must be from 0 to {TOTAL_WEIGHT} percent, not {self.weight}")
+        for name, percent in (("weight", self.weight), ("mirror", self.mirror)):
+            if not 0 <= percent <= TOTAL_WEIGHT:
+                raise ValueError(f"{name} must be from 0 to {TOTAL_WEIGHT} percent, not {percent}")
+        if self.weight and self.mirror:
+            raise ValueError(f"mirror must be 0 at weight {self.weight}, not {self.mirror}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,3 +120,8 @@ class Split:
     def weight(self) -> int:
         """Percent of the requests that go to the canary."""
         return self.canary.weight if self.canary else 0
+
+    @property
+    def mirror(self) -> int:
+        """Percent of the requests to stable of which the canary gets a copy."""
+        return self.canary.mirror if self.canary else 0

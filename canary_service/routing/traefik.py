@@ -1,13 +1,14 @@
 """Traefik's own resources (https://doc.traefik.io/traefik/reference/routing-configuration/kubernetes/crd/http/ingressroute/)."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from canary_service.routing.ordered import (
     COOKIE_HEADER,
     HEADER_SYNTAX,
     Condition,
+    Mirror,
     SharedObjects,
     backends_of,
     by_element,
@@ -21,7 +22,7 @@ from canary_service.routing.ordered import (
     shares,
 )
 from canary_service.routing.router import Feature, HeaderSyntax, Manifest, RouteKind, RouteObject, UnreadableRouteError
-from canary_service.routing.split import Backend, Entry, Header, Match, SessionAffinity, Split
+from canary_service.routing.split import Backend, Entry, Header, Match, SessionAffinity, Split, Track
 
 _API_VERSION: Final = "traefik.io/v1alpha1"
 _SERVICE: Final = "TraefikService"
@@ -39,14 +40,16 @@ _PATH: Final = re.compile(r"(\w+)\(`([^`]+)`\)")
 
 
 class Traefik(SharedObjects):
-    """An IngressRoute with the rules, and a TraefikService with the weights.
+    """An IngressRoute with the rules, and a TraefikService with the weights; for a mirror one more, around it.
 
     Needs Traefik's `providers.kubernetesCRD.allowEmptyServices`, as its Helm chart sets it: without it, a canary whose
     pods are all gone takes the whole route with it.
     """
 
     name = "traefik"
-    features = frozenset({Feature.WEIGHT, Feature.HEADER, Feature.COOKIE, Feature.AFFINITY, Feature.TLS})
+    features = frozenset(
+        {Feature.WEIGHT, Feature.HEADER, Feature.COOKIE, Feature.AFFINITY, Feature.MIRROR, Feature.TLS}
+    )
     kinds = (
         RouteKind(_API_VERSION, _SERVICE, "traefikservices"),
         RouteKind(_API_VERSION, _ROUTE, "ingressroutes"),
@@ -56,7 +59,7 @@ class Traefik(SharedObjects):
     sync_seconds = 2.0
 
     def render(self, split: Split) -> Sequence[RouteObject]:
-        """Return the TraefikService and the IngressRoute."""
+        """Return the TraefikServices and the IngressRoute."""
         *chosen, (_, weight) = rules(split.canary)
         weighted: Manifest = {"services": [_service(*share) for share in shares(split, weight)]}
         if split.affinity:
@@ -80,36 +83,42 @@ class Traefik(SharedObjects):
                 "kind": "Rule",
                 "match": _rule(split.match, None),
                 "priority": priority,
-                "services": [{"kind": _SERVICE, "name": split.name}],
+                "services": [{"kind": _SERVICE, "name": _mirror_name(split.name) if split.mirror else split.name}],
             },
         ]
         if split.tls_secret:
             spec["tls"] = {"secretName": split.tls_secret}
-        shared = {
-            "apiVersion": _API_VERSION,
-            "kind": _SERVICE,
-            "metadata": metadata(split, {}),
-            "spec": {"weighted": weighted},
-        }
-        route = {"apiVersion": _API_VERSION, "kind": _ROUTE, "metadata": metadata(split), "spec": spec}
-        return RouteObject(shared, services(split)), RouteObject(route, services(split))
+        manifests = [_object(_SERVICE, metadata(split, {}), {"weighted": weighted})]
+        if split.canary and split.mirror:
+            # Not in place of the weights: a field that `LiveCluster.lower` has written would outlive its removal.
+            copies = {"name": split.canary.backend.service, "port": split.canary.backend.port}
+            mirrors = [{"kind": "Service"} | copies | {"percent": split.mirror}]
+            mirroring = {"kind": _SERVICE, "name": split.name, "mirrors": mirrors}
+            of_canary = metadata(split, {}) | {
+                "name": _mirror_name(split.name),
+                "labels": {"app": split.name, "version": str(Track.CANARY)},
+            }
+            manifests.append(_object(_SERVICE, of_canary, {"mirroring": mirroring}))
+        manifests.append(_object(_ROUTE, metadata(split), spec))
+        return [RouteObject(manifest, services(split)) for manifest in manifests]
 
     def read(self, manifests: Sequence[Manifest]) -> Split:
-        """Return the split of one IngressRoute and its TraefikService.
+        """Return the split of one IngressRoute and its TraefikServices.
 
         Raises:
             UnreadableRouteError: one is missing, there is more than one, or they are not those of one split.
         """
-        shared, route = only(manifests, _SERVICE), only(manifests, _ROUTE)
+        route = only(manifests, _ROUTE)
         spec, name = route["spec"], route["metadata"]["name"]
+        by_name = [(each["metadata"]["name"], each) for each in manifests if each["kind"] == _SERVICE]
+        shared = only([each for named, each in by_name if named != _mirror_name(name)], _SERVICE)
         try:
             weighted = shared["spec"]["weighted"]
             *chosen, last = spec["routes"]
             match, _ = _read_rule(last["match"])
             found = [(_condition(match, each), [_share(each) for each in each["services"]]) for each in chosen]
-            stable, canary = backends_of([*found, (None, [_share(each) for each in weighted["services"]])])
-            if [(each["kind"], each["name"]) for each in last["services"]] != [(_SERVICE, name)]:
-                raise ValueError(f"its last route does not lead to TraefikService {name}")  # noqa: TRY301 - told below
+            mirror = _mirror(name, last, dict(by_name))
+            stable, canary = backends_of([*found, (None, [_share(each) for each in weighted["services"]])], mirror)
             cookie = (weighted.get("sticky") or {}).get("cookie")
             affinity = SessionAffinity(cookie["name"], cookie.get("maxAge")) if cookie else None
         except (KeyError, TypeError, ValueError) as error:
@@ -125,6 +134,29 @@ class Traefik(SharedObjects):
             annotations=dict(route["metadata"].get("annotations") or {}),
             affinity=affinity,
         )
+
+
+def _object(kind: str, described: Manifest, spec: Manifest) -> Manifest:
+    return {"apiVersion": _API_VERSION, "kind": kind, "metadata": described, "spec": spec}
+
+
+def _mirror_name(name: str) -> str:
+    # No service of the stack has the name of another one's canary.
+    return f"{name}-{Track.CANARY}"
+
+
+def _mirror(name: str, last: Manifest, by_name: Mapping[str, Manifest]) -> Mirror | None:
+    """Return where the last route sends copies, None where it leads to the weights alone."""
+    leads_to = [(each["kind"], each["name"]) for each in last["services"]]
+    if leads_to == [(_SERVICE, name)]:
+        return None
+    if leads_to != [(_SERVICE, _mirror_name(name))]:
+        raise ValueError(f"its last route does not lead to TraefikService {name}")
+    mirroring = by_name[_mirror_name(name)]["spec"]["mirroring"]
+    (copies,) = mirroring["mirrors"]
+    if (mirroring["kind"], mirroring["name"]) != (_SERVICE, name):
+        raise ValueError(f"TraefikService {_mirror_name(name)} does not lead to TraefikService {name}")
+    return Backend(copies["name"], copies["port"]), copies["percent"]
 
 
 def _service(backend: Backend, weight: int) -> Manifest:

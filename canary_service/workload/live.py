@@ -89,6 +89,11 @@ class LiveService:
         return self.split.weight if self.split else 0
 
     @property
+    def mirror(self) -> int:
+        """Percent of the requests to stable of which the canary gets a copy."""
+        return self.split.mirror if self.split else 0
+
+    @property
     def stable_image(self) -> str | None:
         """Stable's image; None when this program does not see stable's Deployment."""
         return self.stable.image if self.stable else None

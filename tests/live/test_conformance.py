@@ -16,13 +16,14 @@ from lightkube import Client
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import Namespace
+from prometheus_client.parser import text_string_to_metric_families
 
 from canary_service.routing.registry import ROUTERS
 from canary_service.routing.router import Router
 from canary_service.routing.split import Backend, CanaryBackend, Entry, Header, Match, SessionAffinity, Split
 from demo.measurement import round_robin_bounds, wait_for
 from sandbox.lifecycle import Sandbox
-from sandbox.routes_in_force import canary_weight, reloads
+from sandbox.routes_in_force import canary_weight, mirrored_percent, reloads
 from sandbox.traffic import Traffic
 from tests.conformance import Results
 from tests.live.application import Application, eventually
@@ -69,12 +70,28 @@ class Routed:
         before = reloads(self.sandbox.proxy_admin_url)
         manifests = [route.manifest for route in self.router.render(split)]
         replaced(self.cluster, self.router, self.namespace, manifests)
-        eventually(lambda: self._in_force(split.name) == split.weight)
+        eventually(lambda: self._in_force(split.name) == (split.weight, split.mirror))
         if asked:
             eventually(lambda: reloads(self.sandbox.proxy_admin_url) > before)
 
-    def _in_force(self, name: str) -> int | None:
-        return canary_weight(self.sandbox.proxy_admin_url, self.namespace, name, self.router.name)
+    def _in_force(self, name: str) -> tuple[int | None, int]:
+        place = self.sandbox.proxy_admin_url, self.namespace, name, self.router.name
+        return canary_weight(*place), mirrored_percent(*place)
+
+    def mirrored(self, percent: int) -> Split:
+        split = self.split(0)
+        assert split.canary
+        return replace(split, canary=replace(split.canary, mirror=percent))
+
+    def counted(self) -> float:
+        """Return how many requests the canary's pod has answered."""
+        text = self.applications["app-canary"].get("/metrics").text
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == "http_requests_total"
+        )
 
     def answers(self, requests: int = 20, path: str = "/api", headers: Mapping[str, str] | None = None) -> Counter[str]:
         """Return who answered so many requests: service and version, or the status of what is no answer."""
@@ -188,14 +205,7 @@ def _answered_by(ask: Callable[[], Counter[str]], who: str) -> bool:
     return set(ask()) == {who}
 
 
-AFFINITY = {"nginx": "kept", "traefik": "kept"}
-
-
 def test_a_client_with_the_session_cookie_stays_where_it_was(routed: Routed, results: Results) -> None:
-    if routed.router.name not in AFFINITY:
-        results.add(routed.router.name, "session cookie at weight 50", "refused")
-        results.add(routed.router.name, "weight 0, session cookie of a canary pod", "refused")
-        pytest.skip("refused when the configuration loads")
     routed.route(replace(routed.split(50), affinity=SessionAffinity("pin")))
     eventually(lambda: _asked(routed)[1])
 
@@ -214,6 +224,46 @@ def _asked(routed: Routed) -> tuple[str, dict[str, str]]:
     _http.cookies.clear()
     got = _http.get(f"{routed.sandbox.proxy_url}/api", headers={"Host": routed.host})
     return got.headers["X-Version"], dict(got.cookies)
+
+
+MIRRORING = {"traefik"}
+"""Traefik does not know the Gateway API's mirror, and says so (test_other_routers.py); nginx is refused."""
+
+
+@pytest.mark.parametrize("percent", [100, 20])
+def test_copies_of_requests_to_stable_go_to_the_canary(routed: Routed, results: Results, percent: int) -> None:
+    case = f"weight 0, {percent} % mirrored"
+    if routed.router.name not in MIRRORING:
+        results.add(routed.router.name, case, "refused")
+        pytest.skip("refused")
+    routed.route(routed.mirrored(percent))
+    before = routed.counted()
+
+    assert routed.answers(REQUESTS) == {"app stable": REQUESTS}
+
+    copies = REQUESTS * percent // 100
+    assert wait_for(lambda: routed.counted() - before, lambda found: found == copies, 10) == copies
+    results.add(routed.router.name, case, f"answers of stable, {percent} % copied")
+
+
+def test_a_mirror_fails_no_request(routed: Routed, results: Results) -> None:
+    """It begins and ends under load, its canary fails and then has no pods."""
+    case = "mirror under load, to a failing canary and to one without pods"
+    if routed.router.name not in MIRRORING:
+        results.add(routed.router.name, case, "refused")
+        pytest.skip("refused")
+    canary = routed.applications["app-canary"]
+    with Traffic(routed.sandbox.proxy_url, routed.host, {"app": "/api"}, RATE) as traffic:
+        canary.order(error_rate="1")
+        for percent in (100, 0, 20, 100):
+            routed.route(routed.mirrored(percent))
+            traffic.measure(REQUESTS)["app"].result(60)
+        with routed.without_pods("app-canary"):
+            traffic.measure(REQUESTS)["app"].result(60)
+        routed.route(routed.split(20))
+        traffic.measure(REQUESTS)["app"].result(60)
+    assert [(failure.reason, failure.sent) for failure in traffic.failures] == []
+    results.add(routed.router.name, case, "0 failed")
 
 
 # Traefik's nginx provider asks again where nobody answers, and goes from one track to the other for it. ingress-nginx

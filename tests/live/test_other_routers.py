@@ -10,6 +10,7 @@ from lightkube.resources.networking_v1 import Ingress
 
 from demo.measurement import check_share, measure
 from sandbox.lifecycle import Sandbox
+from sandbox.routes_in_force import mirrored_percent
 from sandbox.traffic import Traffic
 from tests.live.application import eventually
 from tests.live.scene import CANARY_IMAGE, GOOD_CANARY, NAME, Scene
@@ -148,3 +149,50 @@ def test_a_router_whose_kinds_the_cluster_does_not_know_is_refused(scene: Scene)
 
 def ingresses(scene: Scene) -> list[Ingress]:
     return list(scene.cluster.list(Ingress, namespace=scene.namespace))
+
+
+def mirrored(scene: Scene) -> int:
+    """Return the percent of which the proxy sends copies to the canary."""
+    return mirrored_percent(scene.observed.proxy_admin_url, scene.namespace, NAME, "traefik")
+
+
+def test_a_mirror_goes_over_into_the_first_weight_and_no_request_is_lost(scene: Scene) -> None:
+    scene.route_by("traefik", ROUTERS["traefik"])
+    scene.up()
+    scene.settle()
+
+    with scene.traffic() as traffic:
+        for weight, copies in ((0, 50), (20, 0), (0, 50)):
+            scene.configure(weight=weight, canary=GOOD_CANARY | {"mirrorPercent": 50})
+            scene.up()
+            measured(scene, traffic)
+            assert eventually(lambda copies=copies: [mirrored(scene)] == [copies])  # type: ignore[misc]
+        scene.configure(image=CANARY_IMAGE, canary=None)
+        scene.up()
+        measured(scene, traffic)
+    assert scene.kubectl("get", "traefikservices.traefik.io", "--output", "name").split() == [
+        f"traefikservice.traefik.io/{NAME}"
+    ]
+    scene.stack.run("preview", "--expect-no-changes")
+
+
+def test_a_canary_whose_pods_do_not_start_gets_no_copies(scene: Scene) -> None:
+    scene.route_by("traefik", ROUTERS["traefik"])
+    scene.configure(weight=0, canary=GOOD_CANARY)
+    scene.up()
+    scene.settle()
+
+    scene.configure(canary={"image": "registry.example/app:missing", "mirrorPercent": 100})
+    refusal = scene.up_refused()
+
+    assert "ErrImagePull" in refusal.message or "ImagePullBackOff" in refusal.message
+    assert mirrored(scene) == 0
+
+
+def test_a_mirror_is_refused_behind_a_gateway_that_would_fail_every_request(scene: Scene) -> None:
+    scene.route_by("gateway", ROUTERS["gateway"])
+    scene.configure(weight=0, canary=GOOD_CANARY | {"mirrorPercent": 20})
+
+    refusal = scene.up_refused()
+
+    assert "HTTPRouteRequestMirror, HTTPRouteRequestPercentageMirror" in refusal.message

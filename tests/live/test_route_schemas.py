@@ -1,6 +1,7 @@
 """A real API server with the routers' real CustomResourceDefinitions takes what is rendered, and gives it back."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,15 +9,19 @@ import yaml
 from lightkube import Client
 from lightkube.codecs import from_dict
 
+from canary_service.routing.istio import VERSIONS, Istio
 from canary_service.routing.registry import ROUTERS
 from canary_service.routing.router import Manifest, Router
 from canary_service.routing.split import Split
+from sandbox.lifecycle import Sandbox
 from sandbox.toolchain.ensure import Toolchain
 from tests.live.application import eventually
 from tests.live.routes import applied, http, path, replaced, stored
+from tests.live.scene import GOOD_CANARY, NAME, Scene
 from tests.splits import CANARY, HEADER, SPLITS, STABLE_ONLY, fitted, needs
 
-DEFINED = ("nginx", "gateway", "traefik", "istio", "linkerd")
+DEFINED = {name: ROUTERS[name] for name in ("nginx", "gateway", "traefik", "istio", "linkerd")}
+DEFINED["istio v1beta1"] = Istio("v1beta1")
 """Consul's definitions cannot be had as a package; tests/unit/test_routers.py holds its objects to a model of them."""
 
 ISTIO = "virtualservices.networking.istio.io"
@@ -28,7 +33,8 @@ def _istio(cluster: Client, toolchain: Toolchain) -> None:
     (file,) = toolchain.crds.glob("customresourcedefinitions.gen.yaml")
     (text,) = (each for each in file.read_text().split("\n---\n") if f"  name: {ISTIO}\n" in each)
     cluster.apply(from_dict(yaml.load(text, yaml.CSafeLoader)), field_manager="test", force=True)
-    eventually(lambda: served(cluster, "networking.istio.io/v1", "virtualservices"))
+    for version in VERSIONS:
+        eventually(lambda version=version: served(cluster, f"networking.istio.io/{version}", "virtualservices"))  # type: ignore[misc]
 
 
 def served(cluster: Client, version: str, plural: str) -> bool:
@@ -50,7 +56,7 @@ def life() -> list[Split]:
 
 @pytest.mark.parametrize("name", DEFINED)
 def test_every_split_is_taken_given_back_and_removed(cluster: Client, namespace: str, name: str) -> None:
-    router = ROUTERS[name]
+    router = DEFINED[name]
     for split in life():
         fit = replace(fitted(router, split), namespace=namespace)
         if not needs(fit) <= router.features:
@@ -80,10 +86,27 @@ def broken(name: str, manifests: list[Manifest], field: str) -> None:
 @pytest.mark.parametrize("field", ["weight", "wieght"])
 @pytest.mark.parametrize("name", DEFINED)
 def test_what_the_definitions_do_not_know_is_refused(cluster: Client, namespace: str, name: str, field: str) -> None:
-    manifests = rendered(ROUTERS[name], SPLITS["weight 20"], namespace)
-    broken(name, manifests, field)
+    router = DEFINED[name]
+    manifests = rendered(router, SPLITS["weight 20"], namespace)
+    broken(router.name, manifests, field)
 
-    done = applied(cluster, ROUTERS[name], manifests[0])
+    done = applied(cluster, router, manifests[0])
 
     assert not done.is_success
     assert field in done.text
+
+
+def test_in_another_version_a_virtual_service_is_the_same_object(
+    sandbox: Sandbox, cluster: Client, namespace: str, tmp_path: Path
+) -> None:
+    scene = Scene.create(sandbox, cluster, namespace, tmp_path)
+    scene.route_by("istio", {"istio": {"apiVersion": "v1beta1"}})
+    scene.configure(weight=20, canary=GOOD_CANARY)
+    scene.up()
+    uid = scene.kubectl("get", ISTIO, NAME, "--output", "jsonpath={.metadata.uid}")
+
+    scene.route_by("istio", {"istio": {"apiVersion": "v1"}})
+    scene.up()
+
+    assert scene.kubectl("get", ISTIO, NAME, "--output", "jsonpath={.metadata.uid}") == uid
+    scene.stack.run("preview", "--expect-no-changes")

@@ -869,3 +869,33 @@ def test_whatever_stands_under_a_key_is_taken_or_told_as_a_problem(model: type[B
         change = {field.alias or "": value}
         service = SERVICE | (change if model is ServiceSettings else {"canary": CANARY | change})
         assert all(problem.fix.startswith("pulumi config ") for problem in refusals(raw({"auth-service": service})))
+
+
+MIRRORED = CANARY | {"mirrorPercent": 20}
+
+
+@pytest.mark.parametrize("router", ["nginx", "linkerd", "consul"])
+def test_a_mirror_is_refused_with_the_routers_that_have_one(router: str) -> None:
+    found = problems(raw({"auth-service": SERVICE | {"canary": MIRRORED}}, router=router))
+
+    (key,) = found
+    assert key == "services.auth-service.canary.mirrorPercent"
+    assert found[key].allowed == (
+        f"absent: router {router} cannot copy requests to the canary; gateway, traefik, istio can"
+    )
+    without = load(raw({"auth-service": SERVICE | {"canary": CANARY | {"mirrorPercent": "0"}}}, router=router))
+    assert without.split_of("auth-service").mirror == 0
+
+
+@pytest.mark.parametrize(("weight", "mirror"), [(0, 20), (1, 0), (100, 0)])
+def test_requests_are_mirrored_at_weight_0_alone(weight: int, mirror: int) -> None:
+    service = SERVICE | {"canary": MIRRORED | {"weight": weight}}
+
+    assert load(raw({"auth-service": service}, router="traefik")).split_of("auth-service").mirror == mirror
+
+
+@pytest.mark.parametrize(("mirror", "pods"), [(0, 1), (20, 2), (100, 10)])
+def test_the_canarys_pods_follow_what_is_mirrored_to_it(mirror: int, pods: int) -> None:
+    service = SERVICE | {"replicas": 10, "canary": CANARY | {"mirrorPercent": mirror, "weight": 0}}
+
+    assert load(raw({"auth-service": service}, router="traefik")).canary_replicas_of("auth-service") == pods

@@ -309,3 +309,35 @@ def test_all_problems_are_told_at_once() -> None:
     settings = declared(90, replicas=1, canary={"image": NEXT})
 
     assert len(refused(settings, running(20))) == 3
+
+
+def mirroring(percent: int, weight: int = 0) -> Settings:
+    canary = {"image": CANARY, "mirrorPercent": percent}
+    return declared(weight, top={"router": "traefik"}, canary=canary)
+
+
+def mirrored(percent: int) -> LiveService:
+    found = running(0)
+    assert found.split
+    assert found.split.canary
+    return replace(found, split=replace(found.split, canary=replace(found.split.canary, mirror=percent), entries=()))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "raises"), [(0, 20, True), (20, 100, True), (20, 20, False), (100, 20, False), (20, 0, False)]
+)
+def test_a_mirror_that_grows_waits_for_the_canarys_pods(before: int, after: int, raises: bool) -> None:  # noqa: FBT001 - a parameter of pytest
+    assert transition(mirroring(after), mirrored(before)).raises is raises
+
+
+def test_a_weight_that_falls_to_a_mirror_waits_for_no_canary() -> None:
+    found = transition(mirroring(20), running(50))
+
+    assert (found.lowers_to, found.raises) == (0, False)
+
+
+def test_what_a_mirror_does_twice_is_said() -> None:
+    assert "copies of 20 % of the requests go to the canary: what they write is written twice" in (
+        transition(mirroring(20), mirrored(0)).warnings
+    )
+    assert not any("copies" in warning for warning in transition(mirroring(20, weight=5), mirrored(20)).warnings)

@@ -12,18 +12,19 @@ from canary_service.cluster.live_cluster import LiveCluster
 from canary_service.config.loader import load
 from canary_service.config.settings import Settings
 from canary_service.routing.nginx import WEIGHT
-from canary_service.routing.split import Track
+from canary_service.routing.split import Split, Track
 from canary_service.workload.manifests import labels_of
 
 NAMES = ("cart", "pay", "shop")
 
 
-def settings(router: str = "nginx") -> Settings:
+def settings(router: str = "nginx", *, mirror: int = 0) -> Settings:
+    canary = {"image": "example/app:2.0", "mirrorPercent": mirror}
     services = {
-        name: {"path": f"/{name}", "port": 8080, "image": "example/app:1.0", "canary": {"image": "example/app:2.0"}}
-        for name in NAMES
+        name: {"path": f"/{name}", "port": 8080, "image": "example/app:1.0", "canary": canary} for name in NAMES
     }
-    raw = {"namespace": "shop", "host": "shop.example", "canaryWeight": "50", "services": json.dumps(services)}
+    weight = "0" if mirror else "50"
+    raw = {"namespace": "shop", "host": "shop.example", "canaryWeight": weight, "services": json.dumps(services)}
     if router == "gateway":
         raw["gateway"] = json.dumps({"namespace": "gateways"})
     return load(raw | {"router": router})
@@ -32,11 +33,11 @@ def settings(router: str = "nginx") -> Settings:
 class Api:
     """Holds the Ingresses of a namespace, as lightkube's client shows them; notes what it was asked for."""
 
-    def __init__(self, router: str = "nginx") -> None:
+    def __init__(self, router: str = "nginx", *, mirror: int = 0) -> None:
         self.requests: list[str] = []
         self.forbidden: str | None = None
         self.deaf: str | None = None
-        declared = settings(router)
+        declared = settings(router, mirror=mirror)
         self.routes: dict[str, dict[str, Any]] = {
             route.manifest["metadata"]["name"]: route.manifest
             for name in NAMES
@@ -115,3 +116,15 @@ def test_a_service_without_a_canary_is_left_as_it_is(api: Api, cluster: LiveClus
     del api.routes["pay-canary"]
     assert cluster.lower({"pay": 0, "shop": 0})["pay"].canary is None
     assert api.requests == ["list", "patch shop-canary", "list"]
+
+
+@pytest.mark.parametrize("router", ["gateway", "istio"])
+def test_a_canary_that_is_lowered_gets_no_copies_any_more(router: str) -> None:
+    api = Api(router, mirror=20)
+    cluster = LiveCluster(cast("Client", api), settings(router, mirror=20))
+    assert {split.mirror for split in cluster.splits().values() if isinstance(split, Split)} == {20}
+
+    lowered = cluster.lower({"pay": 0})
+
+    assert (lowered["pay"].weight, lowered["pay"].mirror) == (0, 0)
+    assert api.requests == ["list", "list", "patch pay", "list"]

@@ -542,3 +542,30 @@ def test_the_documented_schema_has_every_field() -> None:
     ]
 
     assert missing == []
+
+
+@pytest.mark.parametrize(
+    ("before_", "after", "said"),
+    [(0, 20, "0 % → 20 %"), (20, 20, "20 %"), (20, 0, "20 % → 0 %"), (0, 0, "")],
+)
+def test_a_mirror_is_told(before_: int, after: int, said: str) -> None:
+    stream = stream_of("settings")
+    assert stream.config
+    raw = {key.removeprefix("macromind:"): value for key, value in stream.config.items()}
+    services = json.loads(raw["services"])
+    services[NAME] |= {"canary": {"image": services[NAME]["canary"]["image"], "weight": 0, "mirrorPercent": after}}
+    keys = {key: value for key, value in raw.items() if key != "ingressClassName"}
+    settings = load(keys | {"router": "traefik", "services": json.dumps(services)})
+    split = settings.split_of(NAME)
+    assert split.canary
+    found = state_before(settings_of(stream), stream.steps)
+    live = {NAME: replace(found[NAME], split=replace(split, canary=replace(split.canary, mirror=before_)))}
+
+    plan = planned(TARGET, stream, settings, Before(live), failed=False)
+
+    mirror = plan.services[0].mirror
+    assert (mirror.before, mirror.after) == (before_, after) if mirror else said == ""
+    for rendered in (text.render(plan), markdown.render(plan)):
+        assert (f"copies to the canary: {said} of the requests" in rendered) is bool(said)
+    if before_ != after:
+        assert f"no traffic moves, copies to the canary {said}" in text.render(plan).splitlines()[0]

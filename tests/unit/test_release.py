@@ -8,7 +8,16 @@ import pytest
 
 from canary_service.config.loader import load
 from canary_service.config.settings import Settings
-from canary_service.rollout.release import Copy, ReleaseError, key_of, path_of, promotion, removal, weight_changes
+from canary_service.rollout.release import (
+    Copy,
+    ReleaseError,
+    key_of,
+    path_of,
+    promotion,
+    removal,
+    weight_changes,
+    withdrawal,
+)
 
 IMAGE = "example/app:2.0"
 
@@ -88,3 +97,13 @@ def test_a_stable_that_something_else_owns_is_promoted_there() -> None:
 @pytest.mark.parametrize("path", [("canaryWeight",), ("services", "a-b", "env", "A.B"), ("services", "a", "canary")])
 def test_a_key_says_which_path_it_is(path: tuple[str, ...]) -> None:
     assert tuple(path_of(key_of(*path))) == path
+
+
+def test_a_canary_that_is_taken_out_of_the_traffic_gets_no_copies_either() -> None:
+    raw = {"namespace": "n", "host": "example.com", "canaryWeight": "20", "router": "traefik"}
+    canary = {"image": IMAGE, "mirrorPercent": 20}
+    service = {"path": "/a", "port": 80, "image": "example/app:1.0", "canary": canary}
+    declared = load(raw | {"services": json.dumps({"a": service})})
+
+    assert withdrawal(declared, ["a"]) == {"canaryWeight": "0", "services.a.canary.mirrorPercent": None}
+    assert withdrawal(settings(a={}), ["a"]) == {"canaryWeight": "0"}

@@ -38,6 +38,8 @@ def test_whatever_split_is_rendered_is_read_back(router: Router) -> None:
         lacking = needs(fit) - router.features
         if lacking & {Feature.AFFINITY, Feature.AFFINITY_OF_STABLE}:
             fit = replace(fit, affinity=None)
+        if Feature.MIRROR in lacking and fit.canary:
+            fit = replace(fit, canary=replace(fit.canary, mirror=0))
         if Feature.TLS in lacking:
             fit = replace(fit, tls_secret=None)
 
@@ -110,6 +112,13 @@ def test_a_hand_made_route_with_the_controllers_own_certificate_is_read() -> Non
 def test_there_is_no_split_outside_0_to_100_percent(weight: int) -> None:
     with pytest.raises(ValueError, match="from 0 to 100"):
         CanaryBackend(Backend("auth-service-canary", 8080), weight)
+    with pytest.raises(ValueError, match="from 0 to 100"):
+        CanaryBackend(Backend("auth-service-canary", 8080), 0, mirror=weight)
+
+
+def test_nothing_is_mirrored_to_a_canary_that_gets_requests() -> None:
+    with pytest.raises(ValueError, match="mirror must be 0 at weight 5"):
+        CanaryBackend(Backend("auth-service-canary", 8080), 5, mirror=20)
 
 
 PREFIX = "nginx.ingress.kubernetes.io/"
@@ -426,6 +435,137 @@ def test_a_cookie_is_found_whole_wherever_it_stands(header: str, reached: bool) 
     pattern = cookie_pattern(Cookie("canary", "always"))
 
     assert bool(re.search(pattern, header)) is bool(re.fullmatch(pattern, header)) is reached
+
+
+def test_a_mirror_is_what_each_routers_definitions_call_it() -> None:
+    (route,) = manifests_of("gateway", SPLITS["mirror"])
+    assert route["spec"]["rules"][-1]["filters"] == [
+        {
+            "type": "RequestMirror",
+            "requestMirror": {
+                "backendRef": {"group": "", "kind": "Service", "name": "auth-service-canary", "port": 8080},
+                "percent": 20,
+            },
+        }
+    ]
+    weighted, mirror, route = manifests_of("traefik", SPLITS["mirror"])
+    assert mirror["metadata"]["name"] == "auth-service-canary"
+    assert mirror["metadata"]["labels"] == {"app": "auth-service", "version": "canary"}
+    copies = {"kind": "Service", "name": "auth-service-canary", "port": 8080, "percent": 20}
+    assert mirror["spec"] == {"mirroring": {"kind": "TraefikService", "name": "auth-service", "mirrors": [copies]}}
+    assert [each["weight"] for each in weighted["spec"]["weighted"]["services"]] == [100, 0]
+    assert route["spec"]["routes"][-1]["services"] == [{"kind": "TraefikService", "name": "auth-service-canary"}]
+    (route,) = manifests_of("istio", SPLITS["mirror"])
+    assert route["spec"]["http"][-1]["mirrors"] == [
+        {"destination": {"host": "auth-service-canary", "port": {"number": 8080}}, "percentage": {"value": 20}}
+    ]
+
+
+MIRRORS = [name for name, router in ROUTERS.items() if Feature.MIRROR in router.features]
+
+
+@pytest.mark.parametrize("router", MIRRORS)
+def test_requests_that_header_or_cookie_decide_are_not_mirrored(router: str) -> None:
+    decided = {"gateway": "rules", "traefik": "routes", "istio": "http"}[router]
+    *chosen, rest = manifests_of(router, SPLITS["mirror of all, header and cookie"])[-1]["spec"][decided]
+    *plain, plain_rest = manifests_of(router, SPLITS["header and cookie"])[-1]["spec"][decided]
+
+    assert chosen == plain
+    assert rest != plain_rest
+
+
+@pytest.mark.parametrize("router", MIRRORS)
+def test_a_weight_set_by_hand_beside_a_mirror_is_told_and_not_the_mirror(router: str) -> None:
+    manifests = manifests_of(router, SPLITS["mirror"])
+    for entry, weight in zip(weights(router, manifests), (30, 70), strict=True):
+        entry["weight"] = weight
+
+    found = ROUTERS[router].read(manifests)
+
+    assert (found.weight, found.mirror) == (70, 0)
+
+
+def copies_of(router: str, manifests: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the reference that says where copies go."""
+    found: dict[str, Any] = {
+        "gateway": lambda: manifests[0]["spec"]["rules"][-1]["filters"][0]["requestMirror"]["backendRef"],
+        "istio": lambda: manifests[0]["spec"]["http"][-1]["mirrors"][0]["destination"],
+        "traefik": lambda: manifests[1]["spec"]["mirroring"]["mirrors"][0],
+    }
+    reference: dict[str, Any] = found[router]()
+    return reference
+
+
+@pytest.mark.parametrize("router", MIRRORS)
+def test_a_mirror_to_another_service_is_not_read_as_a_split(router: str) -> None:
+    manifests = manifests_of(router, SPLITS["mirror"])
+    copies_of(router, manifests)["host" if router == "istio" else "name"] = "other"
+
+    with pytest.raises(UnreadableRouteError, match="Service other"):
+        ROUTERS[router].read(manifests)
+
+
+def test_a_gateway_has_to_know_mirrors_and_for_a_part_of_the_requests_percentages() -> None:
+    def demanded(router: str, split: str) -> set[str]:
+        return {name for names in ROUTERS[router].demands(SPLITS[split]).values() for name in names}
+
+    every, part = {"HTTPRouteRequestMirror"}, {"HTTPRouteRequestMirror", "HTTPRouteRequestPercentageMirror"}
+    assert demanded("gateway", "weight 0") == set()
+    assert demanded("gateway", "mirror of all, header and cookie") == every
+    assert demanded("gateway", "mirror") == part
+    assert demanded("traefik", "mirror") == set()
+
+
+@pytest.mark.parametrize(
+    ("split", "kept"),
+    [("affinity", ["auth-service-canary", "auth-service"]), ("affinity at weight 0", []), ("affinity at 100", [])],
+)
+def test_a_session_is_kept_by_a_cookie_with_the_name_of_its_service_while_both_tracks_get_requests(
+    split: str, kept: list[str]
+) -> None:
+    weight = {"affinity": 20, "affinity at weight 0": 0, "affinity at 100": 100}[split]
+    affine = replace(SPLITS["affinity"], canary=replace(CANARY, weight=weight))
+    (gateway,), (istio,) = (manifests_of(router, affine) for router in ("gateway", "istio"))
+
+    def cookie(service: str) -> str:
+        return f"pin={service}; Path=/api/auth; HttpOnly; Max-Age=600"
+
+    def pattern(service: str) -> str:
+        return rf"^(.*;\s*)?pin={service}(\s*;.*)?$"
+
+    *sessions, rest = gateway["spec"]["rules"]
+    assert [rule["matches"][0]["headers"][0]["value"] for rule in sessions] == [pattern(each) for each in kept]
+    assert [[each["weight"] for each in rule["backendRefs"]] for rule in sessions] == [[0, 100], [100, 0]][: len(kept)]
+    for reference in rest["backendRefs"]:
+        added = [{"name": "Set-Cookie", "value": cookie(reference["name"])}]
+        assert reference["filters"] == [{"type": "ResponseHeaderModifier", "responseHeaderModifier": {"add": added}}]
+    *sessions, rest = istio["spec"]["http"]
+    assert [route["match"][0]["headers"]["cookie"]["regex"] for route in sessions] == [pattern(each) for each in kept]
+    for route in rest["route"]:
+        assert route["headers"] == {"response": {"add": {"Set-Cookie": cookie(route["destination"]["host"])}}}
+
+
+@pytest.mark.parametrize("router", ["gateway", "istio"])
+@pytest.mark.parametrize(("before", "by_hand"), [(20, 0), (0, 20), (50, 90)])
+def test_a_weight_set_by_hand_beside_sessions_is_read(router: str, before: int, by_hand: int) -> None:
+    affine = replace(SPLITS["affinity"], canary=replace(CANARY, weight=before))
+    manifests = manifests_of(router, affine)
+    for entry, weight in zip(weights(router, manifests), (100 - by_hand, by_hand), strict=True):
+        entry["weight"] = weight
+
+    assert ROUTERS[router].read(manifests) == replace(
+        fitted(ROUTERS[router], affine), canary=replace(CANARY, weight=by_hand)
+    )
+
+
+@pytest.mark.parametrize("value", ["pin=auth-service", "other=auth-service; Path=/api/auth; HttpOnly; Max-Age=600"])
+def test_response_headers_that_are_no_session_cookie_are_not_read_as_one(value: str) -> None:
+    (route,) = manifests_of("gateway", SPLITS["affinity"])
+    reference = route["spec"]["rules"][-1]["backendRefs"][1]
+    reference["filters"][0]["responseHeaderModifier"]["add"][0]["value"] = value
+
+    with pytest.raises(UnreadableRouteError, match="cookie of a session"):
+        ROUTERS["gateway"].read([route])
 
 
 def weights(router: str, manifests: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -11,11 +11,11 @@ from canary_service.config.settings import Settings
 from canary_service.rollout.counting import Count
 from canary_service.rollout.events import AnyEvent, RolledBack, RunStarted, Sampled
 from canary_service.rollout.samples import Sample
-from canary_service.rollout.status import Seen, ServiceStatus, status
+from canary_service.rollout.status import Seen, ServiceStatus, Status, status
 from canary_service.rollout.verdict import GateResult, Verdict
 from canary_service.routing.router import Manifest
 from canary_service.workload.live import LiveService
-from tests.unit.test_guards import CANARY, NAME, NEXT, STABLE, declared, running
+from tests.unit.test_guards import CANARY, NAME, NEXT, STABLE, declared, mirrored, mirroring, running
 
 STACK = "macromind/dev"
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC).timestamp()
@@ -213,3 +213,18 @@ def test_text_fits_80_columns_and_marks_what_disagrees() -> None:
 )
 def test_ages_are_short(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_a_mirrored_canary_has_counts_but_no_share_and_no_problem() -> None:
+    found = of(mirroring(20), seen(mirrored(20), counts={NAME: Count(1000, 200)}))
+
+    assert (found.mirror, found.problems) == (20, ())
+    assert found.measured
+    assert (found.measured.requests, found.measured.canary, found.measured.share) == (1200, 200, None)
+    shown = render(Status(stack=STACK, at=NOW, run=None, services=(found,)))
+    assert "copies of 20 % of stable's requests go to the canary" in shown
+
+
+def test_a_mirror_that_is_not_in_force_is_told() -> None:
+    (problem,) = of(mirroring(20), seen(mirrored(0), counts={})).problems
+    assert problem.startswith("copies of 20 % of the requests are declared, and of 0 % in force")

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from canary_service.cluster.errors import ForbiddenError
 from canary_service.config.loader import load
+from canary_service.config.settings import Settings
 from canary_service.rollout.guards import Transition
-from canary_service.rollout.update import Update
+from canary_service.rollout.update import Update, observed
 from canary_service.routing.registry import ROUTERS
-from canary_service.routing.split import Split
+from canary_service.routing.split import Entry, Split
 from canary_service.workload.live import LiveService
 
 if TYPE_CHECKING:
@@ -40,3 +42,72 @@ def test_an_image_is_replaced_when_the_router_in_force_too_has_had_time_to_follo
     list(Update(load(RAW | {"router": "traefik"}), cast("LiveCluster", Lowering()), live, {"shop": change}).lower())
 
     assert pauses == [ROUTERS[slowest].sync_seconds]
+
+
+class Gateways:
+    """Has a Gateway whose implementation lists these features; None is that who asks may not see it."""
+
+    def __init__(self, listed: frozenset[str] | None) -> None:
+        self._listed = listed
+
+    def take_the_place_of_the_cluster(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("canary_service.rollout.update.connect", lambda _: None)
+        monkeypatch.setattr("canary_service.rollout.update.LiveCluster", lambda *_: self)
+
+    def supported_features(self, _: Entry) -> frozenset[str]:
+        if self._listed is None:
+            raise ForbiddenError("gateways is forbidden")
+        return self._listed
+
+    def has_namespace(self) -> bool:
+        return True
+
+    def read(self) -> dict[str, LiveService]:
+        return {}
+
+
+def behind_a_gateway(service: Mapping[str, object], weight: int) -> Settings:
+    raw = RAW | {"router": "gateway", "canaryWeight": str(weight), "services": json.dumps({"shop": service})}
+    return load(raw)
+
+
+EVERY, PART = "HTTPRouteRequestMirror", "HTTPRouteRequestPercentageMirror"
+
+
+@pytest.mark.parametrize(
+    ("percent", "weight", "listed", "said"),
+    [
+        (0, 0, [], ""),
+        (20, 0, [EVERY, PART], ""),
+        (100, 0, [EVERY], ""),
+        (20, 0, [EVERY], f"does not have {PART}"),
+        (20, 0, [], f"does not have {EVERY}, {PART}"),
+        (20, 5, [], f"does not have {EVERY}, {PART}"),  # told before the way down depends on it
+        (20, 0, None, "gateways is forbidden"),
+    ],
+)
+def test_a_mirror_is_refused_unless_the_gateway_is_known_to_carry_it_out(
+    monkeypatch: pytest.MonkeyPatch, percent: int, weight: int, listed: list[str] | None, said: str
+) -> None:
+    Gateways(None if listed is None else frozenset(listed)).take_the_place_of_the_cluster(monkeypatch)
+    service = SERVICE | {"canary": {"image": "example/app:2.0", "mirrorPercent": percent}}
+
+    found = observed(behind_a_gateway(service, weight), {}).problems
+
+    assert [problem.key for problem in found] == (["services.shop.canary.mirrorPercent"] if said else [])
+    assert all(said in problem.allowed and problem.value == str(percent) for problem in found)
+
+
+RULE, BACKEND = "HTTPRouteResponseHeaderModification", "HTTPRouteBackendRequestHeaderModification"
+
+
+@pytest.mark.parametrize(("listed", "lacking"), [([RULE, BACKEND], ""), ([RULE], BACKEND), ([], f"{BACKEND}, {RULE}")])
+def test_a_session_cookie_is_refused_unless_the_gateway_changes_headers_of_one_backend(
+    monkeypatch: pytest.MonkeyPatch, listed: list[str], lacking: str
+) -> None:
+    Gateways(frozenset(listed)).take_the_place_of_the_cluster(monkeypatch)
+
+    found = observed(behind_a_gateway(SERVICE | {"sessionAffinity": {"cookieName": "pin"}}, 5), {}).problems
+
+    assert [problem.key for problem in found] == (["services.shop.sessionAffinity"] if lacking else [])
+    assert all(f"does not have {lacking}" in problem.allowed for problem in found)

@@ -20,7 +20,7 @@ from canary_service.rollout.verification import (
     verification,
 )
 from canary_service.workload.live import LiveService
-from tests.unit.test_guards import CANARY, NAME, declared, running
+from tests.unit.test_guards import CANARY, NAME, declared, mirrored, mirroring, running
 
 HEADER = {"image": "example/auth:1.1", "header": {"name": "X-Canary", "value": "true"}}
 STICKY = {"cookieName": "route"}
@@ -172,3 +172,36 @@ def test_the_worst_of_all_checks_counts(outcomes: tuple[Outcome, ...], worst: Ou
         {"agrees": "ok", "unknown": "?", "disagrees": "!"}[outcome] for outcome in outcomes
     ]
     assert lines[-1] == "Note: a note"
+
+
+def copied(percent: int, stable: int, canary: int) -> Check:
+    evidence = Evidence("weight", 0, Count(stable, canary), Sent(stable, {}, {}), mirror=percent)
+    return share_check(mirroring(percent), NAME, evidence)
+
+
+@pytest.mark.parametrize(
+    ("percent", "canary", "outcome"),
+    [(100, 1000, "agrees"), (20, 200, "agrees"), (20, 0, "disagrees"), (20, 600, "disagrees"), (100, 0, "disagrees")],
+)
+def test_copies_are_held_against_the_part_that_is_mirrored(percent: int, canary: int, outcome: Outcome) -> None:
+    found = copied(percent, 1000, canary)
+
+    assert found.outcome == outcome
+    assert f"copies of {percent} % of stable's" in found.text
+
+
+def test_where_answers_say_who_gave_them_a_copy_shows_nowhere() -> None:
+    evidence = Evidence("weight", 0, Count(200, 0), Sent(200, {}, {}))
+    assert share_check(mirroring(20), NAME, evidence).outcome == "agrees"
+
+
+def test_the_header_reaches_a_mirrored_canary_and_is_not_copied() -> None:
+    evidence = Evidence("header", 0, Count(0, 200), Sent(200, {}, {}), mirror=20)
+    assert share_check(mirroring(20), NAME, evidence).outcome == "agrees"
+
+
+def test_the_declared_mirror_is_held_against_the_one_read_back() -> None:
+    assert read_back(mirroring(20), NAME, mirrored(20)).outcome == "agrees"
+    found = read_back(mirroring(20), NAME, mirrored(0))
+    assert found.outcome == "disagrees"
+    assert "copies of 20 % of the requests declared, and the cluster has 0 %" in found.text
