@@ -62,7 +62,8 @@ def gathered(cluster: LiveCluster) -> Facts:
     if not objects:
         raise ForbiddenError(unread[Pod.__name__])
     logs = _logs(cluster, objects.get(Pod.__name__, []))
-    return Facts(time.time(), objects, unread, logs, unserved=frozenset(unserved))
+    others = cluster.routes_of_others()
+    return Facts(time.time(), objects, unread, logs, unserved=frozenset(unserved), of_others=others)
 
 
 def _logs(cluster: LiveCluster, pods: list[Manifest]) -> dict[tuple[str, str], Log]:

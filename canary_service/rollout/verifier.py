@@ -123,7 +123,8 @@ class Verifier:
 
     def _begun(self, names: Sequence[str]) -> tuple[Mapping[str, LiveService], list[Check], list[str]]:
         live = self._cluster.read()
-        return live, [read_back(self._settings, name, live[name]) for name in names], []
+        notes = [f"{name}: {problem}" for name in names for problem in live[name].misrouted]
+        return live, [read_back(self._settings, name, live[name]) for name in names], notes
 
     def _done(
         self, counted_by: str, live: Mapping[str, LiveService], checks: Sequence[Check], notes: Sequence[str]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from canary_service.routing.router import HeaderSyntax, Manifest, UnreadableRouteError
+from canary_service.routing.router import HeaderSyntax, Manifest, Pending, UnreadableRouteError
 from canary_service.routing.split import TOTAL_WEIGHT, Backend, CanaryBackend, Header, Match, Split, Track
 
 # A field name of RFC 9110, and a value of visible ASCII, both without the backtick, in which Traefik quotes them.
@@ -171,9 +171,9 @@ class SharedObjects:
         """Return nothing: Services tell the pods apart."""
         return {}
 
-    def pending(self, manifests: Sequence[Manifest]) -> str:  # noqa: ARG002 - the seam's
+    def pending(self, manifests: Sequence[Manifest]) -> Pending | None:  # noqa: ARG002 - the seam's
         """Return nothing: the objects do not say who obeys them."""
-        return ""
+        return None
 
     def narrowed(self, manifests: Sequence[Manifest], match: Match) -> list[Manifest]:  # noqa: ARG002 - the seam's
         """Return nothing: an object of somebody else cannot hold a canary of ours."""
