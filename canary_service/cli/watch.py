@@ -178,7 +178,7 @@ def _look(settings: Settings, cluster: LiveCluster, prometheus: str | None) -> _
     rows = []
     live: Mapping[str, LiveService] = {}
     try:
-        live = cluster.read()
+        live = cluster.read(monitoring=False)
     except ClusterError as error:
         problems[f"no weight is read back: {error}"] = None
     for name, service in settings.services.items():

@@ -123,18 +123,22 @@ class LiveCluster:
         self._former: dict[str, tuple[Router, ...]] = {}
         self._unmade: frozenset[str] = frozenset()
 
-    def read(self) -> dict[str, LiveService]:
+    def read(self, *, monitoring: bool = True) -> dict[str, LiveService]:
         """Return what there is of each service.
+
+        Args:
+            monitoring: look at what watches the services too, which only an update has to compare.
 
         Raises:
             ClusterError: the API server cannot be asked.
         """
         deployments, services = self._list(Deployment), self._list(Service)
         routes = self._routes()
-        others = [found for kind in self._optional_kinds() for found in self._listed(kind)]
+        optional = [kind for kind in self._optional_kinds() if monitoring or kind not in _MONITORING_KINDS]
+        others = [found for kind in optional for found in self._listed(kind)]
         self._objects = {_key(found): found for found in (*deployments, *services, *routes, *others)}
         self._kinds = frozenset({"Deployment", "Service", *(each.kind for each in self._router.kinds)}) | {
-            kind.__name__ for kind in self._optional_kinds()
+            kind.__name__ for kind in optional
         }
         deployments_by_name = {found["metadata"]["name"]: found for found in deployments}
         services_by_name = {found["metadata"]["name"]: found for found in services}
@@ -363,7 +367,7 @@ class LiveCluster:
             for router, split in before[name]:
                 try:
                     # The other of two routers may have less already.
-                    if isinstance(split, Split) and (len(before[name]) == 1 or split.weight > weight):
+                    if isinstance(split, Split) and split.weight >= weight:
                         self._set_weight(name, router, split, weight)
                 except ClusterError as error:
                     problems[name] = str(error)
@@ -621,7 +625,7 @@ class LiveCluster:
         own = {(kind.api_version, kind.kind) for kind in self._router.kinds}
         served = self._served_groups
         found: dict[str, list[Manifest]] = {}
-        for router in ROUTERS.values():
+        for router in self._others:
             kinds = [kind for kind in router.kinds if (kind.api_version, kind.kind) not in own]
             try:
                 # Of a group that is not served, nobody is asked to have the right to list it.
@@ -654,7 +658,11 @@ class LiveCluster:
     @property
     def _alike(self) -> list[Router]:
         """The routers whose objects are of the declared router's kinds."""
-        return [each for each in ROUTERS.values() if each.kinds == self._router.kinds and each is not self._router]
+        return [each for each in self._others if each.kinds == self._router.kinds]
+
+    @property
+    def _others(self) -> list[Router]:
+        return [each for each in ROUTERS.values() if each.name != self._router.name]
 
     @cached_property
     def _served_groups(self) -> frozenset[str]:

@@ -9,6 +9,7 @@ from canary_service.rollout import route_checks as routes
 from canary_service.rollout import split_checks as splits
 from canary_service.rollout import workload_checks as workloads
 from canary_service.rollout.diagnosis import Case, Diagnosis, Finding, evidence
+from canary_service.routing.nginx import Nginx
 from canary_service.routing.registry import ROUTERS
 from canary_service.routing.router import Router
 from canary_service.workload.facts import KINDS, Facts
@@ -41,7 +42,7 @@ class Check:
         return (self.find.__doc__ or "").partition("\n")[0].removeprefix("Check that ").rstrip(".")
 
 
-_NGINX: Final = frozenset({"nginx"})
+_NGINX: Final = frozenset({Nginx.name})
 _OTHERS: Final = frozenset(ROUTERS) - _NGINX
 
 # Causes before what follows from them: the first problem of a service is where to begin.
