@@ -634,7 +634,14 @@ class LiveCluster:
                 continue  # who may not see them cannot remove them either
             if routes := [route for each in listed for route in each or () if applied(route)]:
                 found[router.name] = routes
-        return found
+        # Objects of a kind that two routers have are those of the one that can read them.
+        read = {router for router, routes in found.items() if self._reads(ROUTERS[router], routes)}
+        of_kinds = {ROUTERS[router].kinds: router for router in [*reversed(found), *sorted(read)]}
+        return {router: routes for router, routes in found.items() if of_kinds[ROUTERS[router].kinds] == router}
+
+    def _reads(self, router: Router, routes: Sequence[Manifest]) -> bool:
+        own = (routes_of(self._settings, name, routes) for name in self._settings.services)
+        return any(isinstance(_read(router, found), Split) for found in own if found)
 
     def _moving(self, ours: Mapping[str, LiveService], routes: Sequence[Manifest]) -> dict[str, LiveService]:
         """Return the services that other routers' objects route, alone or besides, with what is in force of all."""

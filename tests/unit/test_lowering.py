@@ -162,6 +162,14 @@ def test_what_only_the_former_router_routes_is_about_to_move() -> None:
     assert (found.weight, found.former_routers, found.unreadable) == (50, ("nginx",), "")
 
 
+@pytest.mark.parametrize("router", ["gateway", "linkerd"])
+def test_of_two_routers_that_have_a_kind_in_common_the_one_that_reads_an_object_has_it(router: str) -> None:
+    api = Api(router)
+    api.serve_services()
+    live = LiveCluster(cast("Client", api), settings("traefik")).read()
+    assert {(each.weight, each.former_routers) for each in live.values()} == {(50, (router,))}
+
+
 def test_objects_that_somebody_else_has_made_are_no_move() -> None:
     api, cluster = moving()
     for name in NAMES:
