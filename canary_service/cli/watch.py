@@ -1,7 +1,7 @@
 """`canary watch`: a run, or what the canaries do without one, as it goes on."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +34,8 @@ from canary_service.rollout.journal import JournalError, Reader, newest
 from canary_service.rollout.preview import EngineError, selected_stack
 from canary_service.rollout.prometheus import PrometheusError, instant, shown
 from canary_service.rollout.samples import AlignedSample, Sample, TrackSample
-from canary_service.routing.router import UnreadableRouteError
 from canary_service.routing.split import Track
+from canary_service.workload.live import LiveService
 
 _LOOK_SECONDS: Final = 0.25
 """So often the journal of a run is looked into."""
@@ -176,13 +176,17 @@ def _look(settings: Settings, cluster: LiveCluster, prometheus: str | None) -> _
         except PrometheusError as error:
             problems[f"nothing is measured: {shown(prometheus)} was asked, and {error}"] = None
     rows = []
+    live: Mapping[str, LiveService] = {}
+    try:
+        live = cluster.read(monitoring=False)
+    except ClusterError as error:
+        problems[f"no weight is read back: {error}"] = None
     for name, service in settings.services.items():
-        weight, mirror = None, 0
-        try:
-            split = cluster.split(name)
-            weight, mirror = (split.canary.weight if split.canary else None), split.mirror
-        except (ClusterError, UnreadableRouteError) as error:
-            problems[f"{name}: no weight is read back: {error}"] = None
+        found = live.get(name, LiveService())
+        weight = found.weight if found.split and found.split.canary else None
+        if found.unreadable:
+            problems[f"{name}: no weight is read back: {found.unreadable}"] = None
+        problems |= dict.fromkeys(f"{name}: {each}" for each in found.misrouted)
         stable, canary = (
             tracks.get((settings.app_label_of(name, track), track)) for track in (Track.STABLE, Track.CANARY)
         )
@@ -196,7 +200,7 @@ def _look(settings: Settings, cluster: LiveCluster, prometheus: str | None) -> _
             canary=canary,
             aligned=AlignedSample(stable=stable.requests, canary=canary.requests)
             # Copies make no share.
-            if stable and canary and not mirror
+            if stable and canary and not found.mirror
             else None,
         )
         declared = settings.canary_weight_of(name)[0] if service.canary else None

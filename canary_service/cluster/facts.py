@@ -12,6 +12,7 @@ from lightkube.resources.policy_v1 import PodDisruptionBudget
 
 from canary_service.cluster.errors import ClusterError, ForbiddenError
 from canary_service.cluster.live_cluster import LiveCluster
+from canary_service.routing.nginx import Nginx
 from canary_service.routing.router import Manifest
 from canary_service.workload.facts import LOG_LINES, Facts, Log, crashed
 from canary_service.workload.labels import selector
@@ -54,7 +55,7 @@ def gathered(cluster: LiveCluster) -> Facts:
         else:
             objects[route_kind.kind] = routes or []
             unserved |= {route_kind.kind} if routes is None else set()
-    for kind in (*((IngressClass,) if router.name == "nginx" else ()), *_LISTED):
+    for kind in (*((IngressClass,) if router.name == Nginx.name else ()), *_LISTED):
         try:
             objects[kind.__name__] = cluster.listed(kind)
         except ForbiddenError as error:
@@ -62,7 +63,8 @@ def gathered(cluster: LiveCluster) -> Facts:
     if not objects:
         raise ForbiddenError(unread[Pod.__name__])
     logs = _logs(cluster, objects.get(Pod.__name__, []))
-    return Facts(time.time(), objects, unread, logs, unserved=frozenset(unserved))
+    others = cluster.routes_of_others()
+    return Facts(time.time(), objects, unread, logs, unserved=frozenset(unserved), of_others=others)
 
 
 def _logs(cluster: LiveCluster, pods: list[Manifest]) -> dict[tuple[str, str], Log]:

@@ -1,11 +1,11 @@
 """The cluster as it is while a program runs: read before, waited for and put right in between."""
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from typing import Any, Final, TypeVar, cast
 
 import httpx2
@@ -24,14 +24,16 @@ from canary_service.cluster.errors import ClusterError, ForbiddenError, NotReady
 from canary_service.cluster.workloads import PodsSeen, Workloads
 from canary_service.config.settings import Settings
 from canary_service.routing.registry import ROUTERS
-from canary_service.routing.router import Manifest, RouteKind, Router, UnreadableRouteError
+from canary_service.routing.router import Manifest, Pending, RouteKind, Router, UnreadableRouteError
 from canary_service.routing.split import Entry, Split, Track
+from canary_service.workload.facts import KINDS
 from canary_service.workload.labels import object_name, selector
 from canary_service.workload.live import (
     FIELD_MANAGER,
     ROLLED_BACK_ANNOTATION,
     LiveService,
     Objects,
+    applied,
     changed_by_others,
     lacks,
     last_written,
@@ -94,20 +96,25 @@ class LiveCluster:
         self._kinds: frozenset[str] = frozenset()
         self._asking = threading.Lock()
         self._workloads = Workloads(settings, self._list)
-        self._former: dict[str, Router] = {}
+        self._former: dict[str, tuple[Router, ...]] = {}
+        self._unmade: frozenset[str] = frozenset()
 
-    def read(self) -> dict[str, LiveService]:
+    def read(self, *, monitoring: bool = True) -> dict[str, LiveService]:
         """Return what there is of each service.
+
+        Args:
+            monitoring: look at what watches the services too, which only an update has to compare.
 
         Raises:
             ClusterError: the API server cannot be asked.
         """
         deployments, services = self._list(Deployment), self._list(Service)
         routes = self._routes()
-        others = [found for kind in self._optional_kinds() for found in self._listed(kind)]
+        optional = [kind for kind in self._optional_kinds() if monitoring or kind not in _MONITORING_KINDS]
+        others = [found for kind in optional for found in self._listed(kind)]
         self._objects = {_key(found): found for found in (*deployments, *services, *routes, *others)}
         self._kinds = frozenset({"Deployment", "Service", *(each.kind for each in self._router.kinds)}) | {
-            kind.__name__ for kind in self._optional_kinds()
+            kind.__name__ for kind in optional
         }
         deployments_by_name = {found["metadata"]["name"]: found for found in deployments}
         services_by_name = {found["metadata"]["name"]: found for found in services}
@@ -120,8 +127,11 @@ class LiveCluster:
         sets = self._list(ReplicaSet) if unfinished else []
         objects = Objects(deployments_by_name, services_by_name, routes, sets)
         live = {name: live_service(self._settings, name, objects) for name in self._settings.services}
-        live |= self._moving({name: found for name, found in live.items() if found.ours and not found.split})
-        self._former = {name: ROUTERS[found.former_router] for name, found in live.items() if found.former_router}
+        live |= self._moving({name: found for name, found in live.items() if found.ours}, routes)
+        self._former = {name: tuple(ROUTERS[each] for each in found.former_routers) for name, found in live.items()}
+        self._unmade = frozenset(
+            name for name, former in self._former.items() if former and not routes_of(self._settings, name, routes)
+        )
         return {name: replace(found, strands=self._strands(name, found)) for name, found in live.items()}
 
     def knows_monitoring(self) -> bool:
@@ -236,8 +246,7 @@ class LiveCluster:
             UnreadableRouteError: the objects are missing or were changed into something that is no split.
             ClusterError: the API server cannot be asked.
         """
-        router = self._router_of(name)
-        return router.read(routes_of(self._settings, name, self._routes(router)))
+        return _most(self._found((name,))[name])
 
     def drift(self, manifest: Manifest, *, keep_replicas: bool = False) -> Drift | None:
         """Return what others may have done to a declared object since this program last wrote it, None for nothing."""
@@ -260,7 +269,7 @@ class LiveCluster:
         routed = {each.kind for each in self._router.kinds}
         track = manifest["metadata"]["labels"].get("app.kubernetes.io/instance")
         siblings = any(other == track for _, other in self._objects)
-        if kind in routed and name in {object_name(moving, each) for moving in self._former for each in Track}:
+        if kind in routed and name in {object_name(moving, each) for moving in self._unmade for each in Track}:
             return False  # the engine is about to make it
         kept = {"Deployment", "Service", *routed, *(kind.__name__ for kind in _MONITORING_KINDS)}
         return kind in kept and (kind, name) not in self._objects and siblings
@@ -318,16 +327,21 @@ class LiveCluster:
             ClusterError: the API server cannot be asked.
         """
         found: dict[str, Split | UnreadableRouteError] = {}
-        for router in {each.name: each for each in map(self._router_of, self._settings.services)}.values():
-            routes = self._routes(router)
-            for name in self._settings.services:
-                if self._router_of(name) is not router:
-                    continue
-                try:
-                    found[name] = router.read(routes_of(self._settings, name, routes))
-                except UnreadableRouteError as error:
-                    found[name] = error
+        for name, splits in self._found(tuple(self._settings.services)).items():
+            try:
+                found[name] = _most(splits)
+            except UnreadableRouteError as error:
+                found[name] = error
         return found
+
+    def _found(self, names: Sequence[str]) -> dict[str, list[tuple[Router, Split | UnreadableRouteError]]]:
+        """Return what the objects of each router in force say of services, the declared router's first."""
+        routers = {name: (self._router, *self._former.get(name, ())) for name in names}
+        routes = {each.name: self._routes(each) for each in dict.fromkeys(chain(*routers.values()))}
+        return {
+            name: [(each, _read(each, routes_of(self._settings, name, routes[each.name]))) for each in of]
+            for name, of in routers.items()
+        }
 
     def lower(self, weights: Mapping[str, int]) -> dict[str, Split]:
         """Set weights (percent) that are below those in force, and return the splits that are then read back.
@@ -339,14 +353,15 @@ class LiveCluster:
             ClusterError: the API server refused, or gives back another weight; it names the services.
         """
         problems: dict[str, str] = {}
-        before = self.splits()
+        before = self._found(tuple(weights))
         for name, weight in weights.items():
-            split = before[name]
-            try:
-                if isinstance(split, Split):
-                    self._set_weight(name, split, weight)
-            except ClusterError as error:
-                problems[name] = str(error)
+            for router, split in before[name]:
+                try:
+                    # The other of two routers may have less already.
+                    if isinstance(split, Split) and split.weight >= weight:
+                        self._set_weight(name, router, split, weight)
+                except ClusterError as error:
+                    problems[name] = str(error)
         after = self.splits()
         lowered: dict[str, Split] = {}
         for name, weight in weights.items():
@@ -361,12 +376,11 @@ class LiveCluster:
             raise ClusterError("; ".join(f"{name}: the weight is not lowered: {why}" for name, why in problems.items()))
         return lowered
 
-    def _set_weight(self, name: str, split: Split, weight: int) -> None:
+    def _set_weight(self, name: str, router: Router, split: Split, weight: int) -> None:
         if split.canary is None:
             return
         # A stable route that something else owns may have any name; ours is that of the service.
         lowered = replace(split, name=name, canary=replace(split.canary, weight=weight, mirror=0))
-        router = self._router_of(name)
         unchanged = [route.manifest for route in router.render(replace(split, name=name))]
         for route in router.render(lowered):
             if route.manifest not in unchanged:
@@ -424,18 +438,34 @@ class LiveCluster:
                 reported = progress
             time.sleep(_POLL_SECONDS)
 
-    def wait_until_routed(self, name: str) -> None:
-        """Return when the declared router routes by its objects, as far as it can be told.
+    def wait_until_routed(self, name: str) -> str:
+        """Return when the declared router routes by its objects, as far as it can be told, or why it does not.
+
+        While another router's objects serve on, `readyTimeoutSeconds` are given for it, and `sync_seconds` to follow.
+        Otherwise nothing is gained by waiting for a controller that does not answer, and may be made later.
 
         Raises:
-            NotReadyError: the objects say that it does not, for `readyTimeoutSeconds`.
+            NotReadyError: another router has to serve on, or a controller has refused the objects.
         """
-        end = time.monotonic() + self._settings.services[name].ready_timeout_seconds
-        while pending := self._router.pending(routes_of(self._settings, name, self._routes())):
-            if time.monotonic() >= end:
-                raise NotReadyError(f"{pending}\nThe former route serves on. Correct the router's settings")
+        moves, begin = bool(self._former.get(name)), time.monotonic()
+        timeout = float(self._settings.services[name].ready_timeout_seconds)
+        while pending := self._pending(name):
+            if time.monotonic() - begin >= (timeout if moves else min(timeout, STUCK_SECONDS)):
+                if moves:
+                    raise NotReadyError(f"{pending.reason}\nThe former route serves on. Correct the router's settings")
+                if pending.refused:
+                    raise NotReadyError(f"{pending.reason}\nNo request is routed by it. Correct the router's settings")
+                return pending.reason
             time.sleep(_POLL_SECONDS)
-        time.sleep(self._router.sync_seconds)
+        if moves:
+            time.sleep(self._router.sync_seconds)
+        return ""
+
+    def _pending(self, name: str) -> Pending | None:
+        try:
+            return self._router.pending(routes_of(self._settings, name, self._routes()))
+        except UnreadableRouteError as error:
+            return Pending(str(error))
 
     def pods_of(self, name: str, track: Track) -> PodsSeen:
         """Return the pods of one track as they are now.
@@ -529,14 +559,14 @@ class LiveCluster:
             if asked_for
         ]
 
-    def _router_of(self, name: str) -> Router:
-        """Return the router whose objects are in force: that of before while a service moves, as `read` found it."""
-        return self._former.get(name, self._router)
-
     def _routes(self, router: Router | None = None) -> list[Manifest]:
         routes: list[Manifest] = []
         for kind in (router or self._router).kinds:
-            found = self._list_if_known(_resource_of(kind))
+            try:
+                found = self._list_if_known(_resource_of(kind))
+            except ForbiddenError as error:
+                roles = "rbac/" if kind.kind in KINDS else "rbac/routers"
+                raise ForbiddenError(f"{error}. {roles} has this right (docs/rbac.md)") from error
             if found is None:
                 raise ClusterError(
                     f"router {self._router.name} needs {kind.kind} ({kind.api_version}), which the cluster does not "
@@ -545,20 +575,70 @@ class LiveCluster:
             routes += found
         return routes
 
-    def _moving(self, unrouted: Mapping[str, LiveService]) -> dict[str, LiveService]:
-        """Return the services that another router's objects route, with what these say."""
-        found: dict[str, LiveService] = {}
-        for router in ROUTERS.values() if unrouted else ():
+    def routes_of_others(self) -> dict[str, list[Manifest]]:
+        """Return the objects of this program that belong to routers other than the declared one, by its name.
+
+        Raises:
+            ClusterError: the API server cannot be asked.
+        """
+        own = {(kind.api_version, kind.kind) for kind in self._router.kinds}
+        served = self._served_groups
+        found: dict[str, list[Manifest]] = {}
+        for router in self._others:
+            kinds = [kind for kind in router.kinds if (kind.api_version, kind.kind) not in own]
             try:
-                listed = [self._list_if_known(_resource_of(kind)) for kind in router.kinds]
+                # Of a group that is not served, nobody is asked to have the right to list it.
+                listed = [self._list_if_known(_resource_of(kind)) for kind in kinds if _group(kind) in served]
             except ForbiddenError:
                 continue  # who may not see them cannot remove them either
-            routes = [route for each in listed for route in each or ()]
-            for name, live in unrouted.items():
-                with contextlib.suppress(UnreadableRouteError):
-                    split = router.read(routes_of(self._settings, name, routes))
-                    found[name] = replace(live, split=split, unreadable="", former_router=router.name)
+            if routes := [route for each in listed for route in each or () if applied(route)]:
+                found[router.name] = routes
+        # Objects of a kind that two routers have are those of the one that can read them.
+        read = {router for router, routes in found.items() if self._reads(ROUTERS[router], routes)}
+        of_kinds = {ROUTERS[router].kinds: router for router in [*reversed(found), *sorted(read)]}
+        return {router: routes for router, routes in found.items() if of_kinds[ROUTERS[router].kinds] == router}
+
+    def _reads(self, router: Router, routes: Sequence[Manifest]) -> bool:
+        own = (routes_of(self._settings, name, routes) for name in self._settings.services)
+        return any(isinstance(_read(router, found), Split) for found in own if found)
+
+    def _moving(self, ours: Mapping[str, LiveService], routes: Sequence[Manifest]) -> dict[str, LiveService]:
+        """Return the services that other routers' objects route, alone or besides, with what is in force of all."""
+        found: dict[str, LiveService] = {}
+        others = self.routes_of_others() if ours else {}
+        for name, live in ours.items():
+            if self._settings.services[name].stable == "existing":
+                continue
+            former = {router: routes_of(self._settings, name, there) for router, there in others.items()}
+            if live.split is None:  # objects of the declared router's kinds may say the split of another one
+                former |= {router.name: routes_of(self._settings, name, routes) for router in self._alike}
+            splits = {router: _read(ROUTERS[router], there) for router, there in former.items() if there}
+            names = [each for each, split in splits.items() if each in others or isinstance(split, Split)]
+            readable = [split for split in (live.split, *splits.values()) if isinstance(split, Split)]
+            if names:
+                split = max(readable, key=lambda split: split.weight, default=None)
+                unreadable = "" if split else live.unreadable
+                found[name] = replace(live, split=split, unreadable=unreadable, former_routers=tuple(names))
         return found
+
+    @property
+    def _alike(self) -> list[Router]:
+        """The routers whose objects are of the declared router's kinds."""
+        return [each for each in self._others if each.kinds == self._router.kinds]
+
+    @property
+    def _others(self) -> list[Router]:
+        return [each for each in ROUTERS.values() if each.name != self._router.name]
+
+    @cached_property
+    def _served_groups(self) -> frozenset[str]:
+        def served() -> frozenset[str]:
+            # As above: everybody may ask, and lightkube has no call for it.
+            answer = self._client._client._client.get("/apis")  # noqa: SLF001 - see above
+            answer.raise_for_status()
+            return frozenset(group["name"] for group in answer.json()["groups"])
+
+        return self._asked(served)
 
     def _patch(self, manifest: Manifest) -> None:
         metadata = manifest["metadata"]
@@ -648,6 +728,25 @@ def _not_ready(deployment: str, track: Track, found: Readiness, seconds: float) 
         f"Deployment {deployment}: {found.ready} of {found.wanted} pods take requests after {seconds:.0f} s.{reasons}\n"
         f"{consequence} Correct the configuration and run `pulumi up` again."
     )
+
+
+def _read(router: Router, routes: Sequence[Manifest]) -> Split | UnreadableRouteError:
+    try:
+        return router.read(routes)
+    except UnreadableRouteError as error:
+        return error
+
+
+def _most(found: Sequence[tuple[Router, Split | UnreadableRouteError]]) -> Split:
+    """Return the split that gives the canary most: while a service moves, requests come in by all of its routers."""
+    splits = [split for _, split in found if isinstance(split, Split)]
+    if not splits:
+        raise next(error for _, error in found if isinstance(error, UnreadableRouteError))
+    return max(splits, key=lambda split: split.weight)
+
+
+def _group(kind: RouteKind) -> str:
+    return kind.api_version.partition("/")[0]
 
 
 def _key(manifest: Manifest) -> tuple[str, str]:

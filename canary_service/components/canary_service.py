@@ -162,10 +162,23 @@ class CanaryService(KubernetesComponent):
             previous.append(
                 self._object(manifest, [*pods, *previous], waits=waits, other_versions=versions_of[manifest["kind"]])
             )
-        cluster = self._args.cluster
-        if cluster and self._args.live.former_router and not pulumi.runtime.is_dry_run():
-            made = pulumi.Output.all(*(route.metadata for route in previous))
-            self._in_thread(made, lambda _: cluster.wait_until_routed(name))
+        self._when_routed(previous)
+
+    def _when_routed(self, routes: Sequence[KubernetesObject]) -> None:
+        """Wait until the router takes objects that are new to it, or that it has not taken yet."""
+        cluster, live, declared = self._args.cluster, self._args.live, self._settings.split_of(self._name)
+        as_before = live.split and (live.split.match, live.split.entries) == (declared.match, declared.entries)
+        settled = as_before and not live.pending and not live.former_routers
+        if cluster is None or settled or not routes or pulumi.runtime.is_dry_run():
+            return
+        loop = asyncio.get_running_loop()
+
+        def wait(_: object) -> None:
+            if pending := cluster.wait_until_routed(self._name):
+                text = f"{pending}. No request is routed by it: `canary doctor`"
+                loop.call_soon_threadsafe(pulumi.log.warn, text, routes[-1])
+
+        self._in_thread(pulumi.Output.all(*(route.metadata for route in routes)), wait)
 
     def _hidden(self, manifest: Manifest) -> Manifest:
         if manifest["kind"] == "Secret":

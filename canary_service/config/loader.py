@@ -12,7 +12,16 @@ from typing import Any, Final, TypeAlias, TypeVar, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from canary_service.config.settings import ENV_NAME, FILE_NAME, Model, Resources, RolloutSettings, Settings
+from canary_service.config.settings import (
+    ENV_NAME,
+    FILE_NAME,
+    ROUTERS_WITH_KEYS,
+    Model,
+    Resources,
+    RolloutSettings,
+    Settings,
+)
+from canary_service.routing.nginx import Nginx
 from canary_service.routing.registry import ROUTERS
 from canary_service.routing.router import Feature, Router
 from canary_service.routing.split import TOTAL_WEIGHT
@@ -35,9 +44,6 @@ _ABILITIES: Final = {
     Feature.TLS: "take a certificate from the route: it belongs to what takes in the requests",
     Feature.IMPLEMENTATION_SPECIFIC: "match paths in a way of its own",
 }
-
-_OF_ROUTERS: Final = ("gateway", "traefik", "istio")
-"""The keys of one router each, named as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,13 +248,13 @@ def _contradictions(values: Mapping[str, object], secret: frozenset[Location]) -
 
 def _unused_problems(router: Router, values: Mapping[str, object], secret: frozenset[Location]) -> Iterator[Problem]:
     """Yield what is set for another router."""
-    for key in _OF_ROUTERS:
+    for key in ROUTERS_WITH_KEYS:
         if key in values and key != router.name:
             allowed = f"absent: it is for router {key}, and the router is {router.name}"
             yield Problem(key, "(a map)", allowed, _remove([key]))
     default = Settings.model_fields["ingress_class_name"].default
     ingress_class = values.get("ingressClassName", default)
-    if router.name != "nginx" and ingress_class != default:  # which the project file sets
+    if router.name != Nginx.name and ingress_class != default:  # which the project file sets
         allowed = f"absent: it is for router nginx, and the router is {router.name}"
         shown = _shown(ingress_class, ["ingressClassName"], secret)
         yield Problem("ingressClassName", shown, allowed, _remove(["ingressClassName"]))

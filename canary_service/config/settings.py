@@ -6,6 +6,7 @@ both. A field without an example is no scalar, so no single command sets it. No 
 
 import math
 import re
+from abc import ABC, abstractmethod
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Final, Literal, Self, TypeAlias, get_args
 
@@ -24,6 +25,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticKnownError
 
 from canary_service.routing.istio import VERSIONS, Istio
+from canary_service.routing.nginx import Nginx
 from canary_service.routing.registry import ROUTERS
 from canary_service.routing.router import Feature, Router
 from canary_service.routing.split import (
@@ -598,7 +600,15 @@ class MonitoringSettings(Model):
     )
 
 
-class GatewaySettings(Model):
+class RouterSettings(Model, ABC):
+    """The keys of one router. A field of `Settings` that is named as the router holds them."""
+
+    @abstractmethod
+    def entries(self) -> tuple[Entry, ...]:
+        """Return where requests come in; nothing where the router's own default holds."""
+
+
+class GatewaySettings(RouterSettings):
     """The Gateway that HTTPRoutes are attached to; it belongs to the platform, not to the stack."""
 
     name: ObjectName = Field("gateway", description="the name of a Gateway", examples=["gateway"])
@@ -609,17 +619,25 @@ class GatewaySettings(Model):
         None, description="the name of one of its listeners (default: all)", examples=["https"]
     )
 
+    def entries(self) -> tuple[Entry, ...]:
+        """Return the Gateway, or its listener."""
+        return (Entry(self.name, self.namespace, self.listener),)
 
-class TraefikSettings(Model):
+
+class TraefikSettings(RouterSettings):
     """Where Traefik takes in requests."""
 
     entry_points: tuple[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")], ...] = Field(
         (), description="a list of names of entry points (default: those that Traefik has as defaults)"
     )
 
+    def entries(self) -> tuple[Entry, ...]:
+        """Return the entry points."""
+        return tuple(map(Entry, self.entry_points))
 
-class IstioSettings(Model):
-    """The version of VirtualService, and the Gateways through which requests come from outside."""
+
+class IstioSettings(RouterSettings):
+    """The version of VirtualService, and the Gateways (networking.istio.io) by which requests come from outside."""
 
     api_version: Literal["v1", "v1beta1"] = Field(
         "v1", description="one of " + ", ".join(VERSIONS), examples=[VERSIONS[0]]
@@ -627,6 +645,11 @@ class IstioSettings(Model):
     gateways: tuple[Annotated[str, StringConstraints(pattern=rf"^({_LABEL}/)?{_LABEL}(\.{_LABEL})*$")], ...] = Field(
         (), description="a list of NAME or NAMESPACE/NAME (default: none; the mesh calls the Service by its name)"
     )
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Return the Gateways."""
+        places = (gateway.rpartition("/") for gateway in self.gateways)
+        return tuple(Entry(gateway, namespace or None) for namespace, _, gateway in places)
 
 
 class Settings(Model):
@@ -734,18 +757,10 @@ class Settings(Model):
         return Istio(self.istio.api_version) if self.router == Istio.name else ROUTERS[self.router]
 
     def _entries(self) -> tuple[Entry, ...]:
-        match self.router:
-            case "nginx":
-                return (Entry(self.ingress_class_name),)
-            case "gateway":
-                return (Entry(self.gateway.name, self.gateway.namespace, self.gateway.listener),)
-            case "traefik":
-                return tuple(map(Entry, self.traefik.entry_points))
-            case "istio":
-                places = (gateway.rpartition("/") for gateway in self.istio.gateways)
-                return tuple(Entry(gateway, namespace or None) for namespace, _, gateway in places)
-            case _:
-                return ()
+        if self.router == Nginx.name:
+            return (Entry(self.ingress_class_name),)
+        own = getattr(self, self.router) if self.router in ROUTERS_WITH_KEYS else None
+        return own.entries() if own else ()
 
     @property
     def in_mesh(self) -> bool:
@@ -791,3 +806,7 @@ class Settings(Model):
 def _merged_data(stable: Configuration | None, canary: Configuration | None, track: Track) -> dict[str, str]:
     differences = canary.data if canary and track is Track.CANARY else {}
     return (stable.data if stable else {}) | differences
+
+
+ROUTERS_WITH_KEYS: Final = tuple(name for name in ROUTERS if name in Settings.model_fields)
+"""Routers that have keys of their own, under their name."""

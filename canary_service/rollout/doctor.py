@@ -9,6 +9,7 @@ from canary_service.rollout import route_checks as routes
 from canary_service.rollout import split_checks as splits
 from canary_service.rollout import workload_checks as workloads
 from canary_service.rollout.diagnosis import Case, Diagnosis, Finding, evidence
+from canary_service.routing.nginx import Nginx
 from canary_service.routing.registry import ROUTERS
 from canary_service.routing.router import Router
 from canary_service.workload.facts import KINDS, Facts
@@ -41,7 +42,7 @@ class Check:
         return (self.find.__doc__ or "").partition("\n")[0].removeprefix("Check that ").rstrip(".")
 
 
-_NGINX: Final = frozenset({"nginx"})
+_NGINX: Final = frozenset({Nginx.name})
 _OTHERS: Final = frozenset(ROUTERS) - _NGINX
 
 # Causes before what follows from them: the first problem of a service is where to begin.
@@ -55,6 +56,7 @@ CHECKS: Final = (
     Check("owner", "split", workloads.owner, ("Service", "Deployment", "Ingress")),
     Check("drift", "split", workloads.drift, ("Service", "Deployment", "Ingress")),
     Check("route-split", "split", splits.route_split, ("Ingress",), routers=_OTHERS),
+    Check("former-router", "split", splits.former_router, ("Ingress",)),
     Check("route-accepted", "no traffic", splits.route_accepted, ("Ingress",), routers=_OTHERS),
     Check("ingress", "no traffic", routes.ingress_present, ("Ingress",), routers=_NGINX),
     Check("ingress-class-name", "no traffic", routes.ingress_route_class, ("Ingress",), routers=_NGINX),
@@ -131,10 +133,12 @@ def _unknown(case: Case, kinds: Sequence[str]) -> Finding:
     named = dict(KINDS)
     for each in case.settings.router_of_stack().kinds:
         named[each.kind] = each.api_version.partition("/")[0], each.plural
+    shipped = {"canary-observe" + ("" if kind in KINDS else "-routers"): None for kind in kinds}
     rights = [f"list {resource}" + (f" in {group}" if group else "") for group, resource in (named[k] for k in kinds)]
     return Finding(
         f"the account lacks the right: {', '.join(rights)}",
         tuple(evidence(kind, "", case.facts.unread[kind]) for kind in kinds),
-        "bind it to Role canary-observe (docs/rbac.md)",
+        f"bind it to Role {' and '.join(shipped)} ({'rbac/' if [*shipped] == ['canary-observe'] else 'rbac/routers'}, "
+        "docs/rbac.md)",
         "unknown",
     )

@@ -129,10 +129,11 @@ def moves(settings: Settings, name: str, live: LiveService) -> Iterator[str]:
     """Yield, in words, where the route of a service goes if it does not stay: requests to the old one will fail."""
     if live.split is None or settings.services[name].stable == "existing":
         return
-    if live.former_router:
+    if live.former_routers:
+        former = " and ".join(live.former_routers)
         yield (
-            f"the route moves from router {live.former_router} to {settings.router}: both are there until the new one "
-            "is in force, then requests that still come in by the old one will fail"
+            f"the route moves from router {former} to {settings.router}: both are there until the new one is in force, "
+            "then requests that still come in by the old one will fail"
         )
         return
     declared, found = settings.split_of(name), live.split

@@ -23,7 +23,7 @@ def look(cluster: LiveCluster, settings: Settings, names: Sequence[str], prometh
     Raises:
         ClusterError: the API server cannot be asked.
     """
-    live = cluster.read()
+    live = cluster.read(monitoring=False)
     counts, not_counted = _counts(settings, names, prometheus or settings.rollout.prometheus_url)
     return Seen(
         at=time.time(),

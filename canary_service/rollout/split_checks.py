@@ -1,11 +1,11 @@
-"""Checks of the objects of routers that keep both tracks in the same ones: all but nginx. No I/O."""
+"""Checks of objects that any router has, and of those that keep both tracks in the same ones: all but nginx. No I/O."""
 
 from collections.abc import Iterator
 from dataclasses import astuple
 
 from canary_service.rollout.diagnosis import UP, Case, Finding, evidence, listed
 from canary_service.routing.router import Manifest, UnreadableRouteError
-from canary_service.routing.split import Backend, Header, Match, SessionAffinity, Split
+from canary_service.routing.split import Backend, Header, Match, SessionAffinity, Split, Track
 from canary_service.workload.live import routes_of
 
 
@@ -50,7 +50,21 @@ def route_accepted(case: Case) -> Iterator[Finding]:
         return  # told by `route-split`
     if pending:
         seen = tuple(evidence(route, "status", route.get("status") or "empty") for route in routes)
-        yield Finding(pending, seen, f"correct {case.settings.router} in the configuration, or what it names, and {UP}")
+        fix = f"correct {case.settings.router} in the configuration, or what it names, and {UP}"
+        yield Finding(pending.reason, seen, fix)
+
+
+def former_router(case: Case) -> Iterator[Finding]:
+    """Check that no other router has objects of this stack: a move to the declared one has ended."""
+    if case.takes_over(Track.STABLE):
+        return
+    for router, there in case.facts.of_others.items():
+        if routes := routes_of(case.settings, case.name, there):
+            yield Finding(
+                f"objects of router {router} take its requests too: the move to {case.settings.router} has not ended",
+                tuple(evidence(route, "metadata.name", "there") for route in routes),
+                f"{UP}, which removes them once router {case.settings.router} has accepted its own",
+            )
 
 
 def weight_in_force(case: Case) -> int | None:

@@ -264,6 +264,7 @@ def _of_owner(live: LiveService, stack: str) -> Iterator[str]:
         yield f"its objects belong to stack {live.owner}: `pulumi up` refuses to touch them"
     if live.unreadable:
         yield f"its route cannot be read, so the weight is not known: {live.unreadable}"
+    yield from live.misrouted
 
 
 def _of_weight(settings: Settings, found: ServiceStatus, live: LiveService) -> Iterator[str]:

@@ -100,6 +100,6 @@ class Update:
                 yield f"{name}: {self.live[name].weight} → {split.weight} %, set ahead of all else and read back"
         if any(self.changes[name].replaces for name in lowered):
             # The image that got requests is about to be replaced: first the router has to follow.
-            former = {self.live[name].former_router for name in lowered} - {""}
+            former = {router for name in lowered for router in self.live[name].former_routers}
             routers = [self.settings.router_of_stack(), *(ROUTERS[name] for name in former)]
             time.sleep(max(router.sync_seconds for router in routers))

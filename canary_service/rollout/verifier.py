@@ -123,13 +123,14 @@ class Verifier:
         return self._done(counted_by, live, checks, notes)
 
     def _begun(self, names: Sequence[str]) -> tuple[Mapping[str, LiveService], list[Check], list[str]]:
-        live = self._cluster.read()
-        return live, [read_back(self._settings, name, live[name]) for name in names], []
+        live = self._cluster.read(monitoring=False)
+        notes = [f"{name}: {problem}" for name in names for problem in live[name].misrouted]
+        return live, [read_back(self._settings, name, live[name]) for name in names], notes
 
     def _done(
         self, counted_by: str, live: Mapping[str, LiveService], checks: Sequence[Check], notes: Sequence[str]
     ) -> Verification:
-        after = self._cluster.read()
+        after = self._cluster.read(monitoring=False)
         order = list(self._settings.services).index
         settled = [unsettled(check, live[check.service].weight, after[check.service].weight) for check in checks]
         return verification(

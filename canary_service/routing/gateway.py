@@ -22,12 +22,23 @@ from canary_service.routing.ordered import (
     set_cookie,
     shares,
 )
-from canary_service.routing.router import Feature, HeaderSyntax, Manifest, RouteKind, RouteObject, UnreadableRouteError
+from canary_service.routing.router import (
+    Feature,
+    HeaderSyntax,
+    Manifest,
+    Pending,
+    RouteKind,
+    RouteObject,
+    UnreadableRouteError,
+)
 from canary_service.routing.split import TOTAL_WEIGHT, Backend, CanaryBackend, Entry, Header, Match, Split
 
 API_VERSION: Final = "gateway.networking.k8s.io/v1"
 KIND: Final = "HTTPRoute"
 _GROUP: Final = "gateway.networking.k8s.io"
+_DECIDING: Final = frozenset({"Accepted", "ResolvedRefs"})
+"""The conditions of a route without which a parent sends no requests by it."""
+
 _PATH_TYPES: Final = {"Prefix": "PathPrefix", "Exact": "Exact"}
 
 
@@ -70,21 +81,33 @@ class HttpRoutes(SharedObjects, ABC):
         manifest = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata(split), "spec": spec}
         return (RouteObject(manifest, services(split)),)
 
-    def pending(self, manifests: Sequence[Manifest]) -> str:
-        """Return what the route's status says against it, or that nobody has said anything yet."""
+    def pending(self, manifests: Sequence[Manifest]) -> Pending | None:
+        """Return what the route's status says against it, or which parent nobody has answered for.
+
+        Raises:
+            UnreadableRouteError: there is none or more than one.
+        """
         route = only(manifests, KIND)
-        parents = (route.get("status") or {}).get("parents") or ()
-        if not parents:
-            return f"HTTPRoute {route['metadata']['name']}: no controller has answered to it; is there such a parent?"
-        return next(
-            (
-                f"HTTPRoute {route['metadata']['name']}: {condition['reason']}: {condition.get('message', '')}"
-                for parent in parents
-                for condition in parent.get("conditions") or ()
-                if condition["type"] in {"Accepted", "ResolvedRefs"} and condition["status"] != "True"
-            ),
-            "",
-        )
+        answers = (route.get("status") or {}).get("parents") or ()
+        for parent in route["spec"].get("parentRefs") or ():
+            conditions = [
+                condition
+                for answer in answers
+                if _parent(route, answer["parentRef"]) == _parent(route, parent)
+                for condition in answer.get("conditions") or ()
+                if condition["type"] in _DECIDING
+            ]
+            for condition in conditions:
+                if condition["status"] == "False":
+                    told = (route["metadata"]["name"], condition["reason"], condition.get("message"))
+                    return Pending(f"HTTPRoute {': '.join(filter(None, told))}", refused=True)
+            if not any(condition["status"] == "True" for condition in conditions):
+                namespace, kind, name, listener = _parent(route, parent)
+                asked = f"{kind} {namespace}/{name}" + (f", listener {listener}" if listener else "")
+                return Pending(
+                    f"HTTPRoute {route['metadata']['name']}: no controller has answered for {asked}, if that is there"
+                )
+        return None
 
     def demands(self, split: Split) -> dict[Feature, frozenset[str]]:
         """Return the names that pkg/features of the Gateway API gives what mirror and session cookie take.
@@ -152,6 +175,12 @@ class Gateway(HttpRoutes):
         (host,) = spec["hostnames"]
         parents = spec.get("parentRefs") or ()
         return host, tuple(Entry(each["name"], each.get("namespace"), each.get("sectionName")) for each in parents)
+
+
+def _parent(route: Manifest, reference: Manifest) -> tuple[str, str, str, str]:
+    """Return namespace, kind, name and listener of a parent, with what a reference may leave out."""
+    namespace = reference.get("namespace") or route["metadata"]["namespace"]
+    return namespace, reference.get("kind") or "Gateway", reference["name"], reference.get("sectionName") or ""
 
 
 def _match(match: Match, condition: Condition | None) -> Manifest:

@@ -8,7 +8,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from canary_service.routing.router import Feature, HeaderSyntax, Manifest, RouteKind, RouteObject, UnreadableRouteError
+from canary_service.routing.router import (
+    Feature,
+    HeaderSyntax,
+    Manifest,
+    Pending,
+    RouteKind,
+    RouteObject,
+    UnreadableRouteError,
+)
 from canary_service.routing.split import Backend, CanaryBackend, Entry, Header, Match, SessionAffinity, Split, Track
 
 ANNOTATION_PREFIX: Final = "nginx.ingress.kubernetes.io/"
@@ -84,9 +92,9 @@ class Nginx:
         """Return nothing: Services tell the pods apart."""
         return {}
 
-    def pending(self, manifests: Sequence[Manifest]) -> str:  # noqa: ARG002 - the seam's
+    def pending(self, manifests: Sequence[Manifest]) -> Pending | None:  # noqa: ARG002 - the seam's
         """Return nothing: the objects do not say who obeys them."""
-        return ""
+        return None
 
     def demands(self, split: Split) -> Mapping[Feature, frozenset[str]]:  # noqa: ARG002 - the seam's
         """Return nothing: the objects are not those of the Gateway API."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, TypeAlias
 
-from canary_service.routing.router import Feature, HeaderSyntax, Manifest, UnreadableRouteError
+from canary_service.routing.router import Feature, HeaderSyntax, Manifest, Pending, UnreadableRouteError
 from canary_service.routing.split import (
     TOTAL_WEIGHT,
     Backend,
@@ -245,9 +245,9 @@ class SharedObjects:
         """Return nothing: Services tell the pods apart."""
         return {}
 
-    def pending(self, manifests: Sequence[Manifest]) -> str:  # noqa: ARG002 - the seam's
+    def pending(self, manifests: Sequence[Manifest]) -> Pending | None:  # noqa: ARG002 - the seam's
         """Return nothing: the objects do not say who obeys them."""
-        return ""
+        return None
 
     def demands(self, split: Split) -> Mapping[Feature, frozenset[str]]:  # noqa: ARG002 - the seam's
         """Return nothing: the objects are those of one implementation."""

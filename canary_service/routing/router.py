@@ -71,6 +71,17 @@ class HeaderSyntax:
     rule: str
 
 
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Why requests are not routed by objects that are there.
+
+    `refused` means that a controller has said no, which time alone will hardly mend; otherwise it has not answered.
+    """
+
+    reason: str
+    refused: bool = False
+
+
 class UnreadableRouteError(ValueError):
     """Objects that were read from a cluster do not say how traffic is split. A retry does not help."""
 
@@ -126,8 +137,12 @@ class Router(Protocol):
         """Return what else, as host and path, goes to the split's stable Service and so to its canary too."""
         ...
 
-    def pending(self, manifests: Sequence[Manifest]) -> str:
-        """Return why requests are not routed by these objects yet; nothing when they are, or their status is silent."""
+    def pending(self, manifests: Sequence[Manifest]) -> Pending | None:
+        """Return why requests are not routed by one service's objects yet; None when they are, or no status says so.
+
+        Raises:
+            UnreadableRouteError: the objects are not those of one service's split.
+        """
         ...
 
     def read(self, manifests: Sequence[Manifest]) -> Split:

@@ -52,6 +52,7 @@ class Facts:
     `objects` has those of each kind that could be read, `unread` why the others could not, `unserved` are the router's
     kinds that the cluster does not know. Of Namespaces there is the one of the stack, or none. `logs` are by pod and
     container. `shares` are by service, `unmeasured` says why one is not there.
+    `of_others` are the objects of this program that belong to routers other than the declared one, by its name.
     """
 
     at: float
@@ -61,6 +62,7 @@ class Facts:
     shares: Mapping[str, Share] = field(default_factory=dict)
     unmeasured: str = ""
     unserved: frozenset[str] = frozenset()
+    of_others: Mapping[str, Sequence[Manifest]] = field(default_factory=dict)
 
     def of(self, kind: str) -> Sequence[Manifest]:
         """Return the objects of a kind; none when it could not be read."""

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from canary_service.config.settings import Settings
-from canary_service.routing.router import Manifest, UnreadableRouteError
+from canary_service.routing.router import Manifest, Pending, UnreadableRouteError
 from canary_service.routing.split import Split, Track
 from canary_service.workload.labels import VERSION_LABEL, object_name
 from canary_service.workload.readiness import generation, rollout_completed
@@ -67,8 +67,9 @@ class LiveService:
     one that this program declared. `ours` means that this program has applied stable's Deployment or Service, `owner`
     is the stack that the objects belong to, empty when they say nothing of it.
     `strands` means that as it is declared it would lead to no ready pod, although now it does. `taken_along` are other
-    hosts and paths whose requests the canary gets a share of too. `former_router` is the one whose objects `split` was
-    read from when that is another than the declared one: the stack is about to move.
+    hosts and paths whose requests the canary gets a share of too. `former_routers` are others than the declared one
+    that have objects of this program too: the stack is moving, and `split` is the one that gives the canary most.
+    `pending` says why the declared router's objects, which are there, route nothing.
     """
 
     stable: LiveDeployment | None = None
@@ -81,7 +82,8 @@ class LiveService:
     owner: str = ""
     strands: bool = False
     taken_along: tuple[str, ...] = ()
-    former_router: str = ""
+    former_routers: tuple[str, ...] = ()
+    pending: Pending | None = None
 
     @property
     def weight(self) -> int:
@@ -92,6 +94,16 @@ class LiveService:
     def mirror(self) -> int:
         """Percent of the requests to stable of which the canary gets a copy."""
         return self.split.mirror if self.split else 0
+
+    @property
+    def misrouted(self) -> tuple[str, ...]:
+        """Why requests may not come in as the declared router's objects say, in words that follow a service's name."""
+        former, found = " and ".join(self.former_routers), []
+        if former:
+            found.append(f"objects of router {former} take its requests too: `pulumi up` ends the move")
+        if self.pending:
+            found.append(f"the declared router does not route it: {self.pending.reason}: `canary doctor`")
+        return tuple(found)
 
     @property
     def stable_image(self) -> str | None:
@@ -124,10 +136,12 @@ class Objects:
 
 def live_service(settings: Settings, name: str, objects: Objects) -> LiveService:
     """Return what a namespace has of one service, which may be configured otherwise than it runs."""
-    split, unreadable = None, ""
+    split, unreadable, pending = None, "", None
+    router = settings.router_of_stack()
     try:
         found = routes_of(settings, name, objects.routes)
-        split = settings.router_of_stack().read(_with_stable(settings, name, found)) if found else None
+        split = router.read(_with_stable(settings, name, found)) if found else None
+        pending = router.pending(found) if found else None
     except UnreadableRouteError as error:
         unreadable = str(error)
     stable_service = objects.services.get(split.stable.service if split else name)
@@ -140,10 +154,11 @@ def live_service(settings: Settings, name: str, objects: Objects) -> LiveService
         split=split,
         unreadable=unreadable,
         port=_port(stable_service),
-        ours=any(_applied(found) for found in (stable, stable_service) if found),
+        ours=any(applied(found) for found in (stable, stable_service) if found),
         owner=next(filter(None, map(_owner, (stable, stable_service, canary, canary_service))), ""),
-        taken_along=tuple(settings.router_of_stack().taken_along(objects.routes, split)) if split else (),
+        taken_along=tuple(router.taken_along(objects.routes, split)) if split else (),
         selector=(stable_service["spec"].get("selector") or {}) if stable_service else None,
+        pending=pending,
     )
 
 
@@ -304,7 +319,7 @@ def _port(service: Manifest | None) -> LivePort | None:
     for port in (service["spec"].get("ports") or ()) if service else ():
         key = {"port": port["port"], "protocol": port.get("protocol", "TCP")}
         fields = ["targetPort", *(["name"] if port.get("name") else [])]
-        if service and _applied(service) and not all(_declares(service, "ports", _item(key), f) for f in fields):
+        if service and applied(service) and not all(_declares(service, "ports", _item(key), f) for f in fields):
             return None
         return LivePort(port["port"], port.get("name") or "", port.get("targetPort") or port["port"])
     return None
@@ -315,7 +330,7 @@ def _item(key: Mapping[str, object]) -> str:
     return f"k:{json.dumps(key, separators=(',', ':'))}"
 
 
-def _applied(manifest: Manifest) -> bool:
+def applied(manifest: Manifest) -> bool:
     """Tell whether this program has ever applied an object."""
     return any(entry["manager"] == FIELD_MANAGER for entry in manifest["metadata"].get("managedFields") or ())
 

@@ -13,8 +13,8 @@ def _command(scene: Scene, *arguments: str) -> list[str]:
     return [str(CHECKOUT / "canary_service" / "cli" / "canary"), command, "--stack", scene.stack.name, *options]
 
 
-def run(scene: Scene, *arguments: str, exit_code: int = 0) -> str:
-    """Run a command that has to end with this exit code; return what it printed."""
+def run(scene: Scene, *arguments: str, exit_code: int = 0, errors: bool = False) -> str:
+    """Run a command that has to end with this exit code; return what it printed, or what it wrote as errors."""
     done = subprocess.run(
         _command(scene, *arguments),
         cwd=scene.stack.folder,
@@ -25,7 +25,7 @@ def run(scene: Scene, *arguments: str, exit_code: int = 0) -> str:
     )
     assert done.returncode == exit_code, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stdout + done.stderr
-    return done.stdout
+    return done.stderr if errors else done.stdout
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The whole life of a canary behind the Gateway API and Traefik's own resources, and the move from NGINX to them."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from demo.measurement import check_share, measure
 from sandbox.lifecycle import Sandbox
 from sandbox.routes_in_force import mirrored_percent
 from sandbox.traffic import Traffic
+from tests.live import canary
 from tests.live.application import eventually
 from tests.live.scene import CANARY_IMAGE, GOOD_CANARY, NAME, Scene
 
@@ -124,19 +126,62 @@ def test_a_stack_moves_from_nginx_and_back_without_losing_a_request(scene: Scene
 
 
 def test_a_gateway_that_does_not_take_the_route_leaves_the_former_one_in_force(scene: Scene) -> None:
-    scene.configure(readyTimeoutSeconds=20)
+    scene.configure(readyTimeoutSeconds=5)
     scene.deploy(20)
+    present = {NAME, f"{NAME}-canary"}
 
     with scene.traffic() as traffic:
         scene.route_by("gateway", {"gateway": {"name": "nowhere"}})
-        refusal = scene.up_refused()
-        assert f"HTTPRoute {NAME}: no controller has answered to it" in refusal.message
-        assert {found.metadata.name for found in ingresses(scene) if found.metadata} == {NAME, f"{NAME}-canary"}
+        for _ in range(2):  # what a failed update has left is no reason to remove what serves
+            refusal = scene.up_refused()
+            assert (
+                f"HTTPRoute {NAME}: no controller has answered for Gateway {scene.namespace}/nowhere" in refusal.message
+            )
+            assert {found.metadata.name for found in ingresses(scene) if found.metadata} == present
+        told = "objects of router nginx take its requests too"
+        assert told in canary.run(scene, "status", "--json")
+        assert told in canary.run(scene, "watch", "--once")
+        assert {"former-router", "route-accepted"} <= problems(scene, exit_code=6)
+        weights = canary.run(scene, "abort", "--yes", exit_code=4)
+        assert f"{NAME}: 0 %, read back" in weights
+        assert scene.weight() == 0
+
+        scene.route_by("gateway", ROUTERS["gateway"])
+        scene.up()
+        assert ingresses(scene) == []
+        assert problems(scene) == set()
 
         scene.route_by("nginx", {})
         scene.up()
         measured(scene, traffic)
     assert "No resources found" in scene.said("get", ROUTES["gateway"])
+
+
+def test_a_first_route_for_which_nobody_answers_is_a_warning_and_one_that_is_refused_ends_the_update(
+    scene: Scene,
+) -> None:
+    scene.configure(readyTimeoutSeconds=5)
+    scene.route_by("gateway", {"gateway": {"name": "later"}})
+
+    said = scene.stack.run("up", "--yes", "--skip-preview")
+
+    assert f"warning: HTTPRoute {NAME}: no controller has answered for Gateway {scene.namespace}/later" in said
+    assert "the declared router does not route it" in canary.run(scene, "status", "--json")
+
+    scene.route_by("gateway", {"gateway": {"namespace": "default", "listener": "none"}})
+    for _ in range(2):  # it is no news, and wrong all the same
+        refusal = scene.up_refused()
+        assert f"HTTPRoute {NAME}: NoMatchingParent\n    No request is routed by it." in refusal.message
+
+    scene.route_by("gateway", ROUTERS["gateway"])
+    scene.up()
+    assert problems(scene) == set()
+
+
+def problems(scene: Scene, exit_code: int = 0) -> set[str]:
+    """Return the checks of `canary doctor` that find one."""
+    told = json.loads(canary.run(scene, "doctor", "--json", exit_code=exit_code))
+    return {each["check"] for each in told["diagnoses"] if each["state"] == "problem"}
 
 
 def test_a_router_whose_kinds_the_cluster_does_not_know_is_refused(scene: Scene) -> None:

@@ -16,6 +16,7 @@ from canary_service.rollout.doctor import CHECKS
 from canary_service.routing.registry import ROUTERS
 from demo.stack import CHECKOUT
 from sandbox.lifecycle import Sandbox
+from tests.live import canary
 from tests.live.account import DEPLOY, OBSERVE, PREVIEW, ROLES, Account, Right, install
 from tests.live.application import eventually
 from tests.live.scene import CANARY, CANARY_IMAGE, GOOD_CANARY, NAME, STABLE_IMAGE, Scene
@@ -51,6 +52,12 @@ def granted(name: str) -> set[Right]:
 
 def warnings(preview: dict[str, Any]) -> list[str]:
     return sorted(each["message"] for each in preview.get("diagnostics", []) if each["severity"] == "warning")
+
+
+def of_other_routers(name: str) -> set[Right]:
+    """Return the rights to list the routes of all routers but one."""
+    kinds = {kind for router in ROUTERS.values() for kind in router.kinds} - set(ROUTERS[name].kinds)
+    return {(kind.api_version.partition("/")[0], kind.plural, "list") for kind in kinds}
 
 
 def rules_of(rights: Iterable[Right]) -> list[dict[str, list[str]]]:
@@ -90,16 +97,18 @@ def test_the_deploy_role_is_what_a_whole_life_asks_for(scene: Scene, tmp_path: P
     stack.run("refresh", "--yes", "--skip-preview")
     stack.run("destroy", "--yes", "--skip-preview")
 
-    assert account.used(allowed=True) == granted(DEPLOY)
+    # The routes of other routers are listed too: the stack may be about to move from one.
+    assert account.used(allowed=True) - of_other_routers("nginx") == granted(DEPLOY)
     assert account.used(allowed=False) <= DISPENSABLE
 
 
-@pytest.mark.parametrize(("router", "settings"), [("gateway", {"gateway": {"namespace": "default"}}), ("traefik", {})])
-def test_another_router_asks_for_its_own_objects_and_no_ingress(
-    scene: Scene, tmp_path: Path, router: str, settings: dict[str, Any]
-) -> None:
+BEHIND: dict[str, dict[str, Any]] = {"gateway": {"gateway": {"namespace": "default"}}, "traefik": {}}
+
+
+@pytest.mark.parametrize("router", BEHIND)
+def test_another_router_asks_for_its_own_objects_and_writes_no_other(scene: Scene, tmp_path: Path, router: str) -> None:
     writer, reader = (Account.of(scene, name, tmp_path) for name in (DEPLOY, PREVIEW))
-    scene.route_by(router, settings)
+    scene.route_by(router, BEHIND[router])
     stack, up = writer.scene.stack, writer.scene.up
 
     up()
@@ -121,8 +130,40 @@ def test_another_router_asks_for_its_own_objects_and_no_ingress(
         wanted = {right for right in granted(role_of_routers) if right[:2] in own}
         used = {right for right in account.used(allowed=True) if right[:2] in own}
         assert used == wanted if account is writer else used <= wanted
-    ingresses = ("networking.k8s.io", "ingresses", "list")
-    assert {right for right in writer.used(allowed=True) if right[:2] == ingresses[:2]} <= {ingresses}
+    routes = {right[:2] for right in of_other_routers(router)}
+    assert {right for right in writer.used(allowed=True) if right[:2] in routes} <= of_other_routers(router)
+
+
+@pytest.mark.parametrize("router", BEHIND)
+def test_who_observes_another_router_needs_its_role(scene: Scene, tmp_path: Path, router: str) -> None:
+    scene.route_by(router, BEHIND[router])
+    scene.deploy()
+    account = Account.of(scene, OBSERVE, tmp_path)
+    ours = account.scene
+    own = {(kind.api_version.partition("/")[0], kind.plural, "list") for kind in ROUTERS[router].kinds}
+
+    assert not {state for state in examined(account).values() if state == "problem"}
+    assert examined(account)["route-split", NAME] == "ok"
+    assert json.loads(canary.run(ours, "status", "--json"))["services"][0]["problems"] == []
+    assert "no weight is read back" not in canary.run(ours, "watch", "--once")
+    url = ("--url", scene.sandbox.proxy_url, "--version-header", "X-Version")
+    canary.run(ours, "verify", *url)
+    assert own <= account.used(allowed=True)
+    assert account.used(allowed=True) <= granted(OBSERVE) | granted("canary-observe-routers")
+
+    scene.kubectl("delete", "rolebinding", "canary-observe-routers")
+    eventually(lambda: all(map(account.lacks, own)))
+    told = json.loads(canary.run(ours, "doctor", "--json"))["diagnoses"]
+    (unread,) = (each for each in told if each["check"] == "route-split")
+    assert (unread["state"], unread["fix"]) == (
+        "unknown",
+        "bind it to Role canary-observe-routers (rbac/routers, docs/rbac.md)",
+    )
+    for command in (("status",), ("verify", *url)):
+        message = canary.run(ours, *command, exit_code=4, errors=True)
+        assert " is forbidden: " in message
+        assert message.rstrip().endswith(". rbac/routers has this right (docs/rbac.md)")
+    assert "no weight is read back: the API server refused: " in canary.run(ours, "watch", "--once")
 
 
 def test_a_preview_needs_no_right_to_write_and_shows_what_one_with_it_shows(scene: Scene, tmp_path: Path) -> None:
@@ -152,7 +193,7 @@ def test_a_preview_needs_no_right_to_write_and_shows_what_one_with_it_shows(scen
     assert f"Ingress {CANARY} was changed by kubectl" in told
     assert f"PodDisruptionBudget {NAME} is missing" in told
 
-    assert reader.used(allowed=True) == granted(PREVIEW)
+    assert reader.used(allowed=True) - of_other_routers("nginx") == granted(PREVIEW)
 
 
 def test_the_observe_role_is_what_the_doctor_asks_for(scene: Scene, tmp_path: Path) -> None:
@@ -168,7 +209,7 @@ def test_the_observe_role_is_what_the_doctor_asks_for(scene: Scene, tmp_path: Pa
     in_vain: set[Right] = {("", "namespaces", "get"), ("networking.k8s.io", "ingressclasses", "list")}
     unknown = {check for (check, _), state in found.items() if state == "unknown"}
     assert unknown == {"ingress-class", "retired-controller", "share"}
-    assert account.used(allowed=True) == granted(OBSERVE)
+    assert account.used(allowed=True) - of_other_routers("nginx") == granted(OBSERVE)
     assert account.used(allowed=False) == in_vain
 
     scene.kubectl("create", "clusterrole", f"{scene.namespace}-classes", "--verb=list", "--resource=ingressclasses")

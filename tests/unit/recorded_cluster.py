@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ class World:
     settings: Settings = field(default_factory=settings)
     unread: dict[str, str] = field(default_factory=dict)
     unserved: frozenset[str] = frozenset()
+    of_others: dict[str, list[Manifest]] = field(default_factory=dict)
     logs: dict[tuple[str, str], Log] = field(default_factory=dict)
     shares: dict[str, Share] = field(default_factory=lambda: {"app": Share(20.4, 20, 20)})
 
@@ -105,6 +106,7 @@ class World:
 
     def diagnoses(self, *services: str) -> tuple[Diagnosis, ...]:
         facts = Facts(self.at, self.objects, self.unread, self.logs, self.shares, "nobody counted", self.unserved)
+        facts = replace(facts, of_others=self.of_others)
         return diagnose(self.settings, STACK, facts, services)
 
     def having(self, state: State = "problem") -> set[tuple[str, str | None]]:

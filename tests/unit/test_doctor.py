@@ -12,6 +12,7 @@ from canary_service.rollout.diagnosis import Examination, moment
 from canary_service.rollout.doctor import CHECKS
 from canary_service.rollout.route_checks import CLASS_ANNOTATION, HEADER_PATTERN, WEIGHT_TOTAL
 from canary_service.routing.nginx import AFFINITY, CANARY, COOKIE, HEADER_NAME, HEADER_VALUE, WEIGHT
+from canary_service.routing.registry import ROUTERS
 from canary_service.routing.router import Manifest
 from canary_service.workload.facts import KINDS, Log, Share
 from canary_service.workload.live import FIELD_MANAGER, OWNER_ANNOTATION
@@ -69,6 +70,11 @@ def scaled(world: World) -> None:
         )
 
 
+def routed_by_traefik(world: World) -> None:
+    traefik = ROUTERS["traefik"]
+    world.of_others["traefik"] = [each.manifest for each in traefik.render(world.settings.split_of("app"))]
+
+
 def unmanaged(world: World, kind: str, name: str) -> None:
     """What is left of managedFields when another manager has taken the fields."""
     for entry in world.named(kind, name)["metadata"]["managedFields"]:
@@ -117,6 +123,7 @@ BROKEN: list[tuple[str, Callable[[World], object], set[str]]] = [
     ("class missing", removes("IngressClass", "nginx"), {"ingress-class"}),
     ("class of F5", sets(*CLASS, "nginx.org/ingress-controller"), {"ingress-class"}),
     ("owner", sets("Service", "app", f"metadata.annotations.{OWNER_ANNOTATION}", "other/dev"), {"owner"}),
+    ("routed by another router", routed_by_traefik, {"former-router"}),
     ("edited", lambda w: unmanaged(w, "Deployment", "app"), {"drift"}),
     ("budget deleted", removes("PodDisruptionBudget", "app"), {"drift"}),
     ("stable route deleted", removes("Ingress", "app"), {"ingress"}),

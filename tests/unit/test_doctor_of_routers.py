@@ -21,6 +21,12 @@ ALL_OURS = {"manager": FIELD_MANAGER, "operation": "Apply", "fieldsV1": {}}
 OF_NGINX = {"ingress", "ingress-class", "route-match", "weight", "canary-annotations"}
 
 
+def answered(condition: dict[str, str], route: Manifest) -> Manifest:
+    """Return the status of a route for whose only parent a controller has answered."""
+    (parent,) = route["spec"]["parentRefs"]
+    return {"parents": [{"parentRef": parent, "conditions": [condition]}]}
+
+
 def config(router: str) -> dict[str, str]:
     return {"router": router} | KEYS.get(router, {})
 
@@ -55,7 +61,7 @@ def put(world: World, weight: int) -> None:
             metadata["labels"] = labels_of(world.settings, name, Track.STABLE, STACK.partition("/")[0])
             metadata["managedFields"] = [ALL_OURS]
             if manifest["kind"] == "HTTPRoute":
-                manifest["status"] = {"parents": [{"conditions": [{"type": "Accepted", "status": "True"}]}]}
+                manifest["status"] = answered({"type": "Accepted", "status": "True"}, manifest)
             world.objects[manifest["kind"]].append(manifest)
 
 
@@ -124,5 +130,5 @@ def test_a_gateway_that_refuses_the_route_is_told_in_its_words() -> None:
     made.objects["HTTPRoute"] = []
     put(made, 20)
     refusal = {"type": "Accepted", "status": "False", "reason": "NotAllowedByListeners", "message": "no such namespace"}
-    made.named("HTTPRoute", "app")["status"] = {"parents": [{"conditions": [refusal]}]}
+    made.named("HTTPRoute", "app")["status"] = answered(refusal, made.named("HTTPRoute", "app"))
     assert "NotAllowedByListeners: no such namespace" in made.only("route-accepted").cause

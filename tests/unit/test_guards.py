@@ -129,7 +129,7 @@ def test_a_route_that_moves_is_said(change: dict[str, Any], top: dict[str, str],
 def test_a_stack_that_moves_to_another_router_goes_on_from_the_weight_in_force(
     weight: int, lowers_to: int | None, *, raises: bool
 ) -> None:
-    moving = replace(running(60), former_router="nginx")
+    moving = replace(running(60), former_routers=("nginx",))
 
     found = transition(declared(weight, top={"router": "gateway"}), moving)
 

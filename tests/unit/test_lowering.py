@@ -1,65 +1,92 @@
 """Weights are lowered for all services together, by as few requests as that takes."""
 
 import json
+from types import SimpleNamespace
 from typing import Any, cast
 
 import httpx2
 import pytest
 from lightkube import ApiError, Client
 
-from canary_service.cluster.errors import ClusterError
+from canary_service.cluster.errors import ClusterError, NotReadyError
 from canary_service.cluster.live_cluster import LiveCluster
 from canary_service.config.loader import load
 from canary_service.config.settings import Settings
 from canary_service.routing.nginx import WEIGHT
+from canary_service.routing.registry import ROUTERS
+from canary_service.routing.router import Feature
 from canary_service.routing.split import Split, Track
-from canary_service.workload.manifests import labels_of
+from canary_service.workload.live import FIELD_MANAGER
+from canary_service.workload.manifests import labels_of, service
 
 NAMES = ("cart", "pay", "shop")
 
 
-def settings(router: str = "nginx", *, mirror: int = 0) -> Settings:
+def settings(router: str = "nginx", weight: int = 50, mirror: int = 0) -> Settings:
     canary = {"image": "example/app:2.0", "mirrorPercent": mirror}
     services = {
         name: {"path": f"/{name}", "port": 8080, "image": "example/app:1.0", "canary": canary} for name in NAMES
     }
-    weight = "0" if mirror else "50"
-    raw = {"namespace": "shop", "host": "shop.example", "canaryWeight": weight, "services": json.dumps(services)}
+    raw = {"namespace": "shop", "host": "shop.example", "canaryWeight": str(weight), "services": json.dumps(services)}
     if router == "gateway":
         raw["gateway"] = json.dumps({"namespace": "gateways"})
-    return load(raw | {"router": router})
+    return load(raw | {"router": router, "monitoring": '{"enabled": false}'})
+
+
+def kind_of(kind: Any) -> str:  # noqa: ANN401 - a class of lightkube
+    name: str = kind._api_info.resource.kind  # noqa: SLF001 - lightkube has no other way to ask
+    return name
 
 
 class Api:
-    """Holds the Ingresses of a namespace, as lightkube's client shows them; notes what it was asked for."""
+    """Holds the objects of routers in a namespace, as lightkube's client shows them; notes what it was asked for."""
 
-    def __init__(self, router: str = "nginx", *, mirror: int = 0) -> None:
+    def __init__(self, *routers: str, weight: int = 50, mirror: int = 0) -> None:
         self.requests: list[str] = []
         self.forbidden: str | None = None
         self.deaf: str | None = None
-        declared = settings(router, mirror=mirror)
-        self.routes: dict[str, dict[str, Any]] = {
-            route.manifest["metadata"]["name"]: route.manifest
-            for name in NAMES
-            for route in declared.router_of_stack().render(declared.split_of(name))
-        }
-        for name, track in ((name, track) for name in NAMES for track in Track):
-            if route := self.routes.get(name if track is Track.STABLE else f"{name}-canary"):
-                route["metadata"]["labels"] = labels_of(declared, name, track, "shop")
+        self.objects: dict[tuple[str, str], dict[str, Any]] = {}
+        for router in routers or ("nginx",):
+            declared = settings(router, weight, mirror)
+            for name in NAMES:
+                for route in declared.router_of_stack().render(declared.split_of(name)):
+                    metadata = route.manifest["metadata"]
+                    labels = labels_of(declared, name, Track(metadata["labels"]["version"]), "shop")
+                    metadata |= {"labels": labels, "managedFields": [{"manager": FIELD_MANAGER, "operation": "Apply"}]}
+                    self.objects[route.manifest["kind"], metadata["name"]] = route.manifest
+
+    def serve_services(self) -> None:
+        """Have the Services too, and tell which API groups there are."""
+        for name in NAMES:
+            self.objects["Service", name] = service(settings(), name, Track.STABLE, "shop")
+            self.objects["Service", name]["metadata"]["managedFields"] = [{"manager": FIELD_MANAGER}]
+        groups = {kind.api_version.partition("/")[0] for router in ROUTERS.values() for kind in router.kinds}
+        answer = httpx2.Response(
+            200,
+            json={"groups": [{"name": group} for group in sorted(groups)], "resources": []},
+            request=httpx2.Request("GET", "https://api"),
+        )
+        self._client = SimpleNamespace(_client=SimpleNamespace(get=lambda _: answer))
+
+    @property
+    def routes(self) -> dict[str, dict[str, Any]]:
+        """Those of one router that has one kind."""
+        return {name: found for (_, name), found in self.objects.items()}
 
     def list(self, kind: Any, **_: object) -> list[Any]:  # noqa: ANN401 - a class of lightkube
         self.requests.append("list")
-        return [kind.from_dict(route) for route in self.routes.values()]
+        return [kind.from_dict(found) for (each, _), found in self.objects.items() if each == kind_of(kind)]
 
-    def patch(self, _: object, name: str, change: dict[str, Any], **__: object) -> None:
+    def patch(self, kind: Any, name: str, change: dict[str, Any], **__: object) -> None:  # noqa: ANN401 - as above
         self.requests.append(f"patch {name}")
         if name == self.forbidden:
             refusal = {"kind": "Status", "code": 403, "message": f"ingresses {name} is forbidden"}
             request = httpx2.Request("PATCH", "https://api")
             raise ApiError(request=request, response=httpx2.Response(403, json=refusal, request=request))
         if name != self.deaf:
-            self.routes[name]["metadata"].setdefault("annotations", {}).update(change["metadata"]["annotations"])
-            self.routes[name]["spec"] |= change["spec"]
+            found = self.objects[kind_of(kind), name]
+            found["metadata"].setdefault("annotations", {}).update(change["metadata"]["annotations"])
+            found["spec"] |= change["spec"]
 
     def weights(self) -> dict[str, str]:
         return {name: self.routes[f"{name}-canary"]["metadata"]["annotations"][WEIGHT] for name in NAMES}
@@ -81,15 +108,109 @@ def test_all_are_lowered_between_two_looks(api: Api, cluster: LiveCluster) -> No
     assert api.requests == ["list", *(f"patch {name}-canary" for name in NAMES), "list"]
 
 
-@pytest.mark.parametrize("router", ["gateway", "linkerd", "istio"])
-def test_where_both_tracks_are_in_one_object_the_weight_falls_there(router: str) -> None:
+@pytest.mark.parametrize("router", ROUTERS)
+def test_behind_any_router_the_weight_falls_by_one_patch_of_each_service(router: str) -> None:
     api = Api(router)
     lowered = LiveCluster(cast("Client", api), settings(router)).lower(dict.fromkeys(NAMES, 0))
+    canary = "-canary" if Feature.ATTACH in ROUTERS[router].features else ""
+    look = ["list"] * len(ROUTERS[router].kinds)
     assert {name: split.weight for name, split in lowered.items()} == dict.fromkeys(NAMES, 0)
     assert {split.canary.backend.service for split in lowered.values() if split.canary} == {
         f"{n}-canary" for n in NAMES
     }
-    assert api.requests == ["list", *(f"patch {name}" for name in NAMES), "list"]
+    assert api.requests == [*look, *(f"patch {name}{canary}" for name in NAMES), *look]
+
+
+def moving(weight: int = 50) -> tuple[Api, LiveCluster]:
+    """Return what a move from nginx, whose canaries have 50 %, to Traefik was left as when it was interrupted."""
+    api, declared = Api("nginx", "traefik"), settings("traefik", weight)
+    api.serve_services()
+    for name in NAMES:
+        for route in declared.router_of_stack().render(declared.split_of(name)):
+            api.objects[route.manifest["kind"], name]["spec"] = route.manifest["spec"]
+    return api, LiveCluster(cast("Client", api), declared)
+
+
+def test_while_two_routers_share_the_requests_the_greater_weight_is_in_force() -> None:
+    _, cluster = moving(5)
+    live = cluster.read()
+    assert {(each.weight, each.former_routers) for each in live.values()} == {(50, ("nginx",))}
+    assert cluster.split("pay").weight == 50
+
+
+def test_while_two_routers_share_the_requests_the_weight_falls_in_both() -> None:
+    api, cluster = moving()
+    cluster.read()
+    assert {each.weight for each in cluster.lower(dict.fromkeys(NAMES, 0)).values()} == {0}
+    assert set(api.weights().values()) == {"0"}
+    services = [api.objects["TraefikService", name]["spec"]["weighted"]["services"] for name in NAMES]
+    assert {weighted[1]["weight"] for weighted in services} == {0}
+
+
+def test_no_router_gets_more_when_the_other_is_lowered() -> None:
+    api, cluster = moving(5)
+    cluster.read()
+    assert cluster.lower({"pay": 20})["pay"].weight == 20
+    assert api.weights()["pay"] == "20"
+    assert api.objects["TraefikService", "pay"]["spec"]["weighted"]["services"][1]["weight"] == 5
+
+
+def test_what_only_the_former_router_routes_is_about_to_move() -> None:
+    api, cluster = moving()
+    for kind in ("TraefikService", "IngressRoute"):
+        del api.objects[kind, "pay"]
+    found = cluster.read()["pay"]
+    assert (found.weight, found.former_routers, found.unreadable) == (50, ("nginx",), "")
+
+
+@pytest.mark.parametrize("router", ["gateway", "linkerd"])
+def test_of_two_routers_that_have_a_kind_in_common_the_one_that_reads_an_object_has_it(router: str) -> None:
+    api = Api(router)
+    api.serve_services()
+    live = LiveCluster(cast("Client", api), settings("traefik")).read()
+    assert {(each.weight, each.former_routers) for each in live.values()} == {(50, (router,))}
+
+
+def test_objects_that_somebody_else_has_made_are_no_move() -> None:
+    api, cluster = moving()
+    for name in NAMES:
+        for track in ("", "-canary"):
+            api.objects["Ingress", name + track]["metadata"]["managedFields"] = [{"manager": "kubectl"}]
+    assert {each.former_routers for each in cluster.read().values()} == {()}
+
+
+def test_a_route_that_changes_hands_within_its_kind_moves_too() -> None:
+    api = Api("linkerd")
+    api.serve_services()
+    live = LiveCluster(cast("Client", api), settings("gateway")).read()
+    assert {(each.weight, each.former_routers) for each in live.values()} == {(50, ("linkerd",))}
+
+
+NO = {"type": "Accepted", "status": "False", "reason": "NotAllowedByListeners", "message": "no such namespace"}
+YES = {"type": "Accepted", "status": "True", "reason": "Accepted"}
+PARENT = {"kind": "Gateway", "name": "gateway", "namespace": "gateways"}
+
+
+def answered(*conditions: dict[str, str]) -> LiveCluster:
+    api = Api("gateway")
+    for route in api.routes.values():
+        route["status"] = {"parents": [{"parentRef": PARENT, "controllerName": "a.b/c", "conditions": [*conditions]}]}
+    return LiveCluster(cast("Client", api), settings("gateway"))
+
+
+def test_a_route_that_a_controller_refuses_ends_the_update_in_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("canary_service.cluster.live_cluster.STUCK_SECONDS", 0.0)
+    with pytest.raises(NotReadyError, match="HTTPRoute pay: NotAllowedByListeners: no such namespace\nNo request"):
+        answered(NO).wait_until_routed("pay")
+
+
+def test_a_controller_that_does_not_answer_is_told_and_waited_for_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("canary_service.cluster.live_cluster.STUCK_SECONDS", 0.0)
+    assert "no controller has answered for Gateway gateways/gateway" in answered().wait_until_routed("pay")
+
+
+def test_a_route_that_is_accepted_is_not_waited_for() -> None:
+    assert answered(YES).wait_until_routed("pay") == ""
 
 
 def test_one_that_is_refused_keeps_no_other_from_being_lowered(api: Api, cluster: LiveCluster) -> None:
@@ -113,15 +234,15 @@ def test_a_route_that_is_no_split_is_told_and_the_others_are_lowered(api: Api, c
 
 
 def test_a_service_without_a_canary_is_left_as_it_is(api: Api, cluster: LiveCluster) -> None:
-    del api.routes["pay-canary"]
+    del api.objects["Ingress", "pay-canary"]
     assert cluster.lower({"pay": 0, "shop": 0})["pay"].canary is None
     assert api.requests == ["list", "patch shop-canary", "list"]
 
 
 @pytest.mark.parametrize("router", ["gateway", "istio"])
 def test_a_canary_that_is_lowered_gets_no_copies_any_more(router: str) -> None:
-    api = Api(router, mirror=20)
-    cluster = LiveCluster(cast("Client", api), settings(router, mirror=20))
+    api = Api(router, weight=0, mirror=20)
+    cluster = LiveCluster(cast("Client", api), settings(router, 0, 20))
     assert {split.mirror for split in cluster.splits().values() if isinstance(split, Split)} == {20}
 
     lowered = cluster.lower({"pay": 0})

@@ -17,6 +17,7 @@ from pulumi.runtime.stack import Stack
 from canary_service.cluster.errors import ClusterError
 from canary_service.config.loader import load
 from canary_service.config.settings import Settings
+from canary_service.routing.router import Pending
 from canary_service.routing.split import Backend, CanaryBackend, Entry, Match, Split, Track
 from canary_service.workload.labels import selector
 from canary_service.workload.live import LiveDeployment, LiveService
@@ -102,8 +103,9 @@ class EmptyCluster:
     def wait_until_ready(self, name: str, track: Track, *_: object) -> None:
         self.waited_for.append((name, track))
 
-    def wait_until_routed(self, name: str) -> None:
+    def wait_until_routed(self, name: str) -> str:
         self.routed.append(name)
+        return ""
 
     def keep_while_used(self, *_: object, **__: object) -> None:
         pass
@@ -330,12 +332,27 @@ def test_behind_a_gateway_one_route_per_service_leads_to_both_tracks(recorder: R
 
 
 @pytest.mark.usefixtures("recorder")
-def test_a_service_that_moves_to_another_router_waits_until_that_is_in_force() -> None:
-    EmptyCluster.live = {NAME: replace(running(20), former_router="nginx")}
+@pytest.mark.parametrize(
+    ("change", "waited"),
+    [
+        ({}, False),
+        ({"former_routers": ("nginx",)}, True),
+        ({"pending": Pending("nobody has answered")}, True),
+        ({"split": None}, True),
+    ],
+)
+def test_a_route_that_the_router_has_taken_already_is_not_waited_for_again(
+    change: dict[str, Any],
+    waited: bool,  # noqa: FBT001 - a case
+) -> None:
+    config = stack("dev") | {"macromind:router": "gateway"}
+    settings = load({key.removeprefix("macromind:"): value for key, value in config.items() if "macromind:" in key})
+    live = replace(running(20), split=settings.split_of(NAME))
+    EmptyCluster.live = {NAME: replace(live, **change)}
 
-    run(stack("dev") | {"macromind:router": "gateway"})
+    run(config)
 
-    assert EmptyCluster.routed == [NAME]
+    assert (NAME in EmptyCluster.routed) is waited
 
 
 def test_a_bad_configuration_registers_nothing_and_ends_without_traceback(recorder: Recorder) -> None:

@@ -671,35 +671,46 @@ ACCEPTED = {"type": "Accepted", "status": "True", "reason": "Accepted"}
 RESOLVED = {"type": "ResolvedRefs", "status": "True", "reason": "ResolvedRefs"}
 
 
+OTHER_PARENT = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "former"}
+
+
 @pytest.mark.parametrize(
-    ("status", "said"),
+    ("conditions", "said", "refused"),
     [
-        ({}, "no controller has answered"),
-        ({"parents": []}, "no controller has answered"),
-        ({"parents": [{"conditions": [ACCEPTED, RESOLVED]}]}, ""),
-        (
-            {
-                "parents": [
-                    {"conditions": [ACCEPTED | {"status": "False", "reason": "NotAllowedByListeners"}, RESOLVED]}
-                ]
-            },
-            "NotAllowedByListeners",
-        ),
-        (
-            {"parents": [{"conditions": [RESOLVED | {"status": "False", "reason": "BackendNotFound"}]}]},
-            "BackendNotFound",
-        ),
+        ([], "no controller has answered for Gateway gateways/public, listener https", False),
+        ([ACCEPTED | {"status": "Unknown", "reason": "Pending"}], "no controller has answered for", False),
+        ([ACCEPTED, RESOLVED], "", False),
+        ([ACCEPTED | {"status": "False", "reason": "NotAllowedByListeners"}, RESOLVED], "NotAllowedByListeners", True),
+        ([ACCEPTED, RESOLVED | {"status": "False", "reason": "BackendNotFound"}], "BackendNotFound", True),
     ],
 )
-def test_a_route_is_in_force_when_its_parents_accept_it(status: dict[str, Any], said: str) -> None:
+def test_a_route_is_in_force_when_its_parents_accept_it(
+    conditions: list[dict[str, str]],
+    said: str,
+    refused: bool,  # noqa: FBT001 - a case
+) -> None:
     (route,) = manifests_of("gateway", SPLITS["weight 20"])
+    first, second = route["spec"]["parentRefs"]
+    answers = [
+        {"parentRef": OTHER_PARENT, "conditions": [ACCEPTED]},
+        {"parentRef": first, "conditions": conditions},
+        {"parentRef": second | {"namespace": "macromind"}, "conditions": [ACCEPTED]},
+    ]
 
-    pending = ROUTERS["gateway"].pending([route | {"status": status}])
+    pending = ROUTERS["gateway"].pending([route | {"status": {"parents": answers}}])
 
-    assert said in pending
-    assert bool(said) is bool(pending)
+    assert (pending is not None) is bool(said)
+    assert pending is None or (said in pending.reason and pending.refused is refused)
+
+
+def test_what_another_parent_has_accepted_says_nothing_of_the_present_one() -> None:
+    (route,) = manifests_of("gateway", SPLITS["weight 20"])
+    answer = {"parentRef": OTHER_PARENT, "conditions": [ACCEPTED, RESOLVED]}
+
+    assert ROUTERS["gateway"].pending([route])
+    assert ROUTERS["gateway"].pending([route | {"status": {"parents": [answer]}}])
 
 
 @pytest.mark.parametrize("router", ["nginx", "traefik", "istio", "consul"])
 def test_objects_without_a_status_are_taken_for_obeyed(router: str) -> None:
-    assert ROUTERS[router].pending(manifests_of(router, SPLITS["weight 20"])) == ""
+    assert ROUTERS[router].pending(manifests_of(router, SPLITS["weight 20"])) is None

@@ -13,7 +13,7 @@ from canary_service.rollout.events import AnyEvent, RolledBack, RunStarted, Samp
 from canary_service.rollout.samples import Sample
 from canary_service.rollout.status import Seen, ServiceStatus, Status, status
 from canary_service.rollout.verdict import GateResult, Verdict
-from canary_service.routing.router import Manifest
+from canary_service.routing.router import Manifest, Pending
 from canary_service.workload.live import LiveService
 from tests.unit.test_guards import CANARY, NAME, NEXT, STABLE, declared, mirrored, mirroring, running
 
@@ -74,6 +74,20 @@ def test_a_service_without_a_canary_has_no_weight() -> None:
         None,
         (),
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"former_routers": ("nginx",)}, "objects of router nginx take its requests too: `pulumi up` ends the move"),
+        (
+            {"pending": Pending("HTTPRoute app: NotAllowedByListeners", refused=True)},
+            "the declared router does not route it: HTTPRoute app: NotAllowedByListeners: `canary doctor`",
+        ),
+    ],
+)
+def test_requests_that_do_not_come_in_by_the_declared_router_alone_are_told(change: dict[str, Any], told: str) -> None:
+    assert of(declared(20), seen(replace(running(20), **change))).problems == (told,)
 
 
 CHANGED = {NAME: {f"Ingress {NAME}-canary": ("kubectl-annotate",)}}

@@ -29,13 +29,13 @@ class Lowering:
         return {name: load(RAW).split_of(name) for name in weights}
 
 
-@pytest.mark.parametrize(("former", "slowest"), [("", "traefik"), ("istio", "istio")])
+@pytest.mark.parametrize(("former", "slowest"), [((), "traefik"), (("istio",), "istio")])
 def test_an_image_is_replaced_when_the_router_in_force_too_has_had_time_to_follow(
-    monkeypatch: pytest.MonkeyPatch, former: str, slowest: str
+    monkeypatch: pytest.MonkeyPatch, former: tuple[str, ...], slowest: str
 ) -> None:
     pauses: list[float] = []
     monkeypatch.setattr("canary_service.rollout.update.time.sleep", pauses.append)
-    live = {"shop": LiveService(former_router=former)}
+    live = {"shop": LiveService(former_routers=former)}
     change = Transition(lowers_to=5, replaces=True)
     assert ROUTERS["istio"].sync_seconds > ROUTERS["traefik"].sync_seconds
 
