@@ -23,6 +23,7 @@ from lightkube.types import PatchType
 from canary_service.cluster.errors import ClusterError, ForbiddenError, NotReadyError
 from canary_service.cluster.workloads import PodsSeen, Workloads
 from canary_service.config.settings import Settings
+from canary_service.routing.gateway import UNLISTED
 from canary_service.routing.registry import ROUTERS
 from canary_service.routing.router import Manifest, Pending, RouteKind, Router, UnreadableRouteError
 from canary_service.routing.split import Entry, Split, Track
@@ -190,7 +191,7 @@ class LiveCluster:
         return self._list_if_known(_resource_of(kind))
 
     def supported_features(self, gateway: Entry) -> frozenset[str]:
-        """Return what the implementation behind a Gateway says that it supports; nothing where it says nothing.
+        """Return what the implementation behind a Gateway is known to support.
 
         Raises:
             ClusterError: the API server cannot be asked; ForbiddenError when the account may not ask.
@@ -200,8 +201,13 @@ class LiveCluster:
         if found is None:
             return frozenset()
         named: str = found["spec"]["gatewayClassName"]
-        of_class = self._asked_for(lambda: _plain(self._client.get(_GATEWAY_CLASS, named))) or {}
-        return frozenset(each["name"] for each in (of_class.get("status") or {}).get("supportedFeatures") or ())
+        of_class = self._asked_for(lambda: _plain(self._client.get(_GATEWAY_CLASS, named)))
+        if of_class is None:
+            return frozenset()
+        listed = (of_class.get("status") or {}).get("supportedFeatures")
+        if listed is None:
+            return UNLISTED.get(of_class["spec"]["controllerName"], frozenset())
+        return frozenset(each["name"] for each in listed)
 
     def log_of_ended(self, pod: str, container: str, lines: int) -> list[str]:
         """Return the last lines that a container wrote before it ended last.

@@ -42,6 +42,20 @@ _DECIDING: Final = frozenset({"Accepted", "ResolvedRefs"})
 _PATH_TYPES: Final = {"Prefix": "PathPrefix", "Exact": "Exact"}
 
 
+# What pkg/features of the Gateway API calls them. Response headers of one backend have no name: who changes them for a
+# rule, and request headers for a backend, is taken to know them.
+_MIRROR_FEATURE: Final = "HTTPRouteRequestMirror"
+_PART_FEATURE: Final = "HTTPRouteRequestPercentageMirror"
+_SESSION_FEATURES: Final = frozenset(
+    {"HTTPRouteResponseHeaderModification", "HTTPRouteBackendRequestHeaderModification"}
+)
+UNLISTED: Final[Mapping[str, frozenset[str]]] = {
+    # internal/gatewayapi/filters.go and validate.go, v1.9.0; internal/gatewayapi/status/gatewayclass.go lists nothing.
+    "gateway.envoyproxy.io/gatewayclass-controller": _SESSION_FEATURES | {_MIRROR_FEATURE, _PART_FEATURE},
+}
+"""What controllers support, by name, that leave the status of their GatewayClass empty."""
+
+
 class HttpRoutes(SharedObjects, ABC):
     """One HTTPRoute named as the service; what it is attached to is the subclass's."""
 
@@ -110,20 +124,16 @@ class HttpRoutes(SharedObjects, ABC):
         return None
 
     def demands(self, split: Split) -> dict[Feature, frozenset[str]]:
-        """Return the names that pkg/features of the Gateway API gives what mirror and session cookie take.
+        """Return what mirror and session cookie take.
 
-        Traefik 3.7 accepts a route with a filter that it does not know, and answers 500 to all its requests. Response
-        headers of one backend have no name: who changes them for a rule, and request headers for a backend, is taken to
-        know them.
+        Traefik 3.7 accepts a route with a filter that it does not know, and answers 500 to all its requests.
         """
         demanded = {}
         if split.mirror:
-            of_a_part = {"HTTPRouteRequestPercentageMirror"} if split.mirror < TOTAL_WEIGHT else set[str]()
-            demanded[Feature.MIRROR] = frozenset({"HTTPRouteRequestMirror"} | of_a_part)
+            of_a_part = {_PART_FEATURE} if split.mirror < TOTAL_WEIGHT else set[str]()
+            demanded[Feature.MIRROR] = frozenset({_MIRROR_FEATURE} | of_a_part)
         if split.affinity:
-            demanded[Feature.AFFINITY] = frozenset(
-                {"HTTPRouteResponseHeaderModification", "HTTPRouteBackendRequestHeaderModification"}
-            )
+            demanded[Feature.AFFINITY] = _SESSION_FEATURES
         return demanded
 
     def read(self, manifests: Sequence[Manifest]) -> Split:

@@ -170,3 +170,22 @@ def test_a_canary_that_leaves_its_clients_is_not_to_be_had_from_traefik(scene: S
     scene.up()
 
     assert tracks(scene, sessions(scene)["canary"].cookies) == {"canary"}
+
+
+def test_behind_a_gateway_the_session_cookie_names_the_service_that_goes_on_answering(
+    sandbox: Sandbox, cluster: Client, namespace: str, tmp_path: Path
+) -> None:
+    scene = Scene.create(sandbox, cluster, namespace, tmp_path)
+    scene.route_by("gateway", {"gateway": {"namespace": "default"}})
+    scene.configure(weight=50, sessionAffinity={"cookieName": SESSION_COOKIE}, canary=GOOD_CANARY)
+    scene.up()
+    scene.settle()
+
+    kept = {answer.track: answer.cookies for answer in (ask(scene) for _ in range(REQUESTS))}
+
+    assert kept == {"stable": {SESSION_COOKIE: NAME}, "canary": {SESSION_COOKIE: f"{NAME}-canary"}}
+    assert all(tracks(scene, cookies) == {track} for track, cookies in kept.items())
+    scene.configure(weight=0)
+    scene.up()
+    scene.settle()
+    assert tracks(scene, kept["canary"]) == {"stable"}

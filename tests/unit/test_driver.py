@@ -1,5 +1,6 @@
 """What a run does, step by step, in a world that the test drives."""
 
+import json
 import random
 from typing import NoReturn
 
@@ -108,6 +109,22 @@ def test_a_failing_canary_takes_its_group_back_at_once() -> None:
     assert world.shifts[-2:] == [("a", 20, 0, "cut-off"), ("b", 20, 0, "cut-off")]
     assert world.updates == 3
     assert world.sampled_at.count(20) == 1  # the first bad look decides, and no other service is looked at before
+
+
+def test_requests_are_not_mirrored_to_a_canary_that_was_rolled_back() -> None:
+    world = bad_from(20)
+    world.config["router"] = "traefik"
+    for service in world.config["services"].values():
+        service["canary"]["mirrorPercent"] = 20
+    mirrored: list[dict[str, int]] = []
+    world.during_update = lambda: mirrored.append({name: world.settings().mirror_of(name) for name in ("a", "b")})
+    assert world.settings().mirror_of("a") == 20
+
+    assert world.run().exit_code == 2
+
+    assert world.weights == {"a": 0, "b": 0}
+    assert mirrored[-1] == {"a": 0, "b": 0}
+    assert "mirrorPercent" not in json.dumps(world.config)
 
 
 def test_the_canary_is_cut_off_before_the_engine_runs() -> None:

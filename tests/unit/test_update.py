@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from canary_service.cluster.errors import ForbiddenError
+from canary_service.cluster.live_cluster import LiveCluster
 from canary_service.config.loader import load
 from canary_service.config.settings import Settings
 from canary_service.rollout.guards import Transition
@@ -16,7 +17,7 @@ from canary_service.routing.split import Entry, Split
 from canary_service.workload.live import LiveService
 
 if TYPE_CHECKING:
-    from canary_service.cluster.live_cluster import LiveCluster
+    from lightkube import Client
 
 SERVICE = {"path": "/", "port": 8080, "image": "example/app:1.0", "canary": {"image": "example/app:2.0"}}
 RAW = {"namespace": "shop", "host": "shop.example", "canaryWeight": "5", "services": json.dumps({"shop": SERVICE})}
@@ -111,3 +112,37 @@ def test_a_session_cookie_is_refused_unless_the_gateway_changes_headers_of_one_b
 
     assert [problem.key for problem in found] == (["services.shop.sessionAffinity"] if lacking else [])
     assert all(f"does not have {lacking}" in problem.allowed for problem in found)
+
+
+class Classes:
+    """Has one Gateway, of one class: that of this controller, with this status."""
+
+    def __init__(self, controller: str, status: Mapping[str, object]) -> None:
+        self._class = {"spec": {"controllerName": controller}, "status": status}
+
+    def get(self, kind: Any, name: str, **_: object) -> Any:  # noqa: ANN401 - classes of lightkube
+        if kind.__name__ == "Gateway":
+            assert name == "public"
+            return kind.from_dict({"spec": {"gatewayClassName": "one"}})
+        assert name == "one"
+        return kind.from_dict(self._class)
+
+
+ENVOY = "gateway.envoyproxy.io/gatewayclass-controller"
+
+
+@pytest.mark.parametrize(
+    ("controller", "status", "known"),
+    [
+        ("traefik.io/gateway-controller", {"supportedFeatures": [{"name": EVERY}]}, {EVERY}),
+        ("traefik.io/gateway-controller", {}, set()),
+        (ENVOY, {}, {EVERY, PART, RULE, BACKEND}),
+        (ENVOY, {"supportedFeatures": [{"name": EVERY}]}, {EVERY}),
+    ],
+)
+def test_what_a_gateway_supports_is_what_its_class_lists_or_a_silent_controller_is_known_for(
+    controller: str, status: Mapping[str, object], known: set[str]
+) -> None:
+    cluster = LiveCluster(cast("Client", Classes(controller, status)), behind_a_gateway(SERVICE, 5))
+
+    assert cluster.supported_features(Entry("public", "gateways")) == known
