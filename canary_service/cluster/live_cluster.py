@@ -590,14 +590,16 @@ class LiveCluster:
         own = {(kind.api_version, kind.kind) for kind in self._router.kinds}
         served = self._served_groups
         found: dict[str, list[Manifest]] = {}
+        listed: dict[RouteKind, list[Manifest]] = {}
         for router in self._others:
             kinds = [kind for kind in router.kinds if (kind.api_version, kind.kind) not in own]
             try:
                 # Of a group that is not served, nobody is asked to have the right to list it.
-                listed = [self._list_if_known(_resource_of(kind)) for kind in kinds if _group(kind) in served]
+                for kind in (each for each in kinds if each not in listed and _group(each) in served):
+                    listed[kind] = self._list_if_known(_resource_of(kind)) or []
             except ForbiddenError:
                 continue  # who may not see them cannot remove them either
-            if routes := [route for each in listed for route in each or () if applied(route)]:
+            if routes := [route for kind in kinds for route in listed.get(kind, ()) if applied(route)]:
                 found[router.name] = routes
         # Objects of a kind that two routers have are those of the one that can read them.
         read = {router for router, routes in found.items() if self._reads(ROUTERS[router], routes)}

@@ -165,11 +165,14 @@ class CanaryService(KubernetesComponent):
         self._when_routed(previous)
 
     def _when_routed(self, routes: Sequence[KubernetesObject]) -> None:
-        """Wait until the router takes objects that are new to it, or that it has not taken yet."""
+        """Wait until the router takes objects that are new to it, or that it has not taken yet.
+
+        A weight that falls waits for no router but one from which another is to take over.
+        """
         cluster, live, declared = self._args.cluster, self._args.live, self._settings.split_of(self._name)
         as_before = live.split and (live.split.match, live.split.entries) == (declared.match, declared.entries)
-        settled = as_before and not live.pending and not live.former_routers
-        if cluster is None or settled or not routes or pulumi.runtime.is_dry_run():
+        settled = self._args.lowers or (as_before and not live.pending)
+        if cluster is None or not routes or pulumi.runtime.is_dry_run() or (settled and not live.former_routers):
             return
         loop = asyncio.get_running_loop()
 

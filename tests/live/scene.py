@@ -16,6 +16,7 @@ from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import Pod
 from lightkube.resources.networking_v1 import Ingress
 
+from canary_service.config.settings import ROUTERS_WITH_KEYS
 from canary_service.routing.nginx import WEIGHT
 from demo.measurement import Cluster, settle
 from demo.stack import StackCopy, StackError
@@ -77,7 +78,7 @@ class Scene:
         """Name another router, with its own settings in place of any others."""
         content = self._read()
         config = content["config"]
-        for key in ("gateway", "traefik", "istio"):
+        for key in ROUTERS_WITH_KEYS:
             config.pop(f"macromind:{key}", None)
         config |= {"macromind:router": router} | {f"macromind:{key}": value for key, value in settings.items()}
         self._write(content)

@@ -9,8 +9,15 @@ from pydantic import BaseModel
 
 import canary_service.config.loader
 from canary_service.config.loader import ConfigError, Location, Problem, load
-from canary_service.config.settings import CanarySettings, GateSettings, RolloutSettings, ServiceSettings
+from canary_service.config.settings import (
+    ROUTERS_WITH_KEYS,
+    CanarySettings,
+    GateSettings,
+    RolloutSettings,
+    ServiceSettings,
+)
 from canary_service.routing.nginx import Nginx
+from canary_service.routing.registry import ROUTERS
 from canary_service.routing.router import Feature
 from canary_service.routing.split import Entry, Match, SessionAffinity, Track
 
@@ -183,7 +190,11 @@ def test_in_a_mesh_the_service_is_called_by_its_name(router: str) -> None:
     assert (split.entries, split.match) == ((), Match("auth-service", "/"))
 
 
-@pytest.mark.parametrize("router", ["nginx", "gateway", "traefik", "istio", "linkerd", "consul"])
+def test_every_router_that_has_keys_is_tried_with_them() -> None:
+    assert set(OF_ROUTERS) == set(ROUTERS_WITH_KEYS)
+
+
+@pytest.mark.parametrize("router", ROUTERS)
 def test_what_is_set_for_another_router_is_refused(router: str) -> None:
     keys = {key: json.dumps(value) for key, value in OF_ROUTERS.items()}
 

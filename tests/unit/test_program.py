@@ -339,6 +339,8 @@ def test_behind_a_gateway_one_route_per_service_leads_to_both_tracks(recorder: R
         ({"former_routers": ("nginx",)}, True),
         ({"pending": Pending("nobody has answered")}, True),
         ({"split": None}, True),
+        ({"pending": Pending("nobody has answered"), "weight": 60}, False),  # its weight falls
+        ({"former_routers": ("nginx",), "weight": 60}, True),
     ],
 )
 def test_a_route_that_the_router_has_taken_already_is_not_waited_for_again(
@@ -347,8 +349,12 @@ def test_a_route_that_the_router_has_taken_already_is_not_waited_for_again(
 ) -> None:
     config = stack("dev") | {"macromind:router": "gateway"}
     settings = load({key.removeprefix("macromind:"): value for key, value in config.items() if "macromind:" in key})
-    live = replace(running(20), split=settings.split_of(NAME))
-    EmptyCluster.live = {NAME: replace(live, **change)}
+    split = settings.split_of(NAME)
+    assert split.canary
+    weight = change.get("weight", split.weight)
+    live = replace(running(20), split=replace(split, canary=replace(split.canary, weight=weight)))
+    changed = {key: value for key, value in change.items() if key != "weight"}
+    EmptyCluster.live = {NAME: replace(live, **changed)}
 
     run(config)
 
