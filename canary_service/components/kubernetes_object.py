@@ -39,18 +39,18 @@ def annotated(manifest: Manifest) -> Manifest:
 class KubernetesObject(pulumi.CustomResource):
     """One object of the Kubernetes provider.
 
-    Its URN name is the object's own name, by which users and `--target` refer to it. `metadata` is what the API
-    server gave back.
+    Its URN name is the object's own name, by which users and `--target` refer to it, after `prefix`. `metadata` is
+    what the API server gave back.
     """
 
     metadata: pulumi.Output[Manifest]
 
-    def __init__(self, manifest: Manifest, opts: pulumi.ResourceOptions) -> None:
+    def __init__(self, manifest: Manifest, opts: pulumi.ResourceOptions, prefix: str = "") -> None:
         api_version: str = manifest["apiVersion"]
         group = api_version if "/" in api_version else f"core/{api_version}"
         super().__init__(
             f"kubernetes:{group}:{manifest['kind']}",
-            manifest["metadata"]["name"],
+            prefix + manifest["metadata"]["name"],
             manifest,
             pulumi.ResourceOptions.merge(pulumi.ResourceOptions(version=_provider_version()), opts),
         )

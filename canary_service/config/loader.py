@@ -65,12 +65,12 @@ class ConfigError(Exception):
         super().__init__(f"{count} in the stack configuration; nothing was changed.\n{lines}")
 
 
-def load(raw: Mapping[str, str], encrypted: Iterable[str | Location] = ()) -> Settings:
+def load(raw: Mapping[str, object], encrypted: Iterable[str | Location] = ()) -> Settings:
     """Return the settings that these raw values give.
 
     Args:
-        raw: top-level keys without namespace, and their values as the engine hands them over: plain strings, or JSON
-            for maps and lists.
+        raw: top-level keys without namespace, and their values: as they are, or as the engine hands over a stack's
+            configuration, in strings of which those for maps and lists are JSON.
         encrypted: keys of `raw`, or paths into their values, that are encrypted and so do not get into messages.
 
     Raises:
@@ -114,9 +114,9 @@ def _validated(model: type[Loaded], values: Mapping[str, object], secret: frozen
     return loaded
 
 
-def _decoded(key: str, value: str) -> object:
+def _decoded(key: str, value: object) -> object:
     field = _fields(Settings).get(key)
-    if field is None or _model_of(field.annotation) is None:
+    if not isinstance(value, str) or field is None or _model_of(field.annotation) is None:
         return value
     try:
         return json.loads(value)
