@@ -35,7 +35,8 @@ class CanaryServiceArgs:
     names the application for the `app.kubernetes.io/part-of` label. `secret` hides what runs in the pods (environment,
     commands) from previews and state, because the configuration that holds it is encrypted. `cluster` is where to
     wait for pods; None in a preview that has no cluster. `live` is what it has of the service before the update;
-    `raises` and `lowers` tell what the update does to the canary's weight (`rollout.guards`).
+    `raises` and `lowers` tell what the update does to the canary's weight (`rollout.guards`). `prefix` begins the names
+    of the resources in the program, where those of the objects alone could be those of others.
     """
 
     settings: Settings
@@ -45,6 +46,7 @@ class CanaryServiceArgs:
     live: LiveService = field(default_factory=LiveService)
     raises: bool = True
     lowers: bool = False
+    prefix: str = ""
 
 
 class CanaryService(KubernetesComponent):
@@ -69,7 +71,7 @@ class CanaryService(KubernetesComponent):
         opts: pulumi.ResourceOptions | None = None,
         after: Sequence[pulumi.Resource] = (),
     ) -> None:
-        super().__init__("CanaryService", name, args.cluster, opts)
+        super().__init__("CanaryService", args.prefix + name, args.cluster, opts)
         self._declare(name, args, after)
 
     def _declare(self, name: str, args: CanaryServiceArgs, after: Sequence[pulumi.Resource]) -> None:
@@ -77,6 +79,7 @@ class CanaryService(KubernetesComponent):
         self._service = name
         self._args = args
         self._cluster = args.cluster
+        self._prefix = args.prefix
         self._settings = args.settings
         self._after = after
         tracks = {track: self._workload(track) for track in self._settings.tracks_of(name)}

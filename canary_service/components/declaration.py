@@ -1,18 +1,40 @@
 """From settings to the objects of a stack: what a program does once it has the settings."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
 import pulumi
-from pulumi.runtime.config import CONFIG
+from pulumi.runtime.config import CONFIG, is_config_secret
 
 from canary_service.cluster.errors import ClusterError
 from canary_service.components.canary_service import CanaryService, CanaryServiceArgs
 from canary_service.components.kubernetes_object import KubernetesObject, annotated
 from canary_service.components.monitoring import Monitoring
+from canary_service.config.loader import ConfigError, load
 from canary_service.config.settings import Settings
+from canary_service.observability.manifests import monitoring_name
+from canary_service.rollout.guards import RefusedError
 from canary_service.rollout.update import Update
 from canary_service.workload.manifests import namespace
+
+
+def declare_from_config() -> None:
+    """Declare what the calling program's configuration says, and export its outputs: all that this project's does.
+
+    Raises:
+        RunError: it cannot be done; the message says what to mend.
+    """
+    project = pulumi.get_project()
+    values = configuration(project)
+    secret = [key for key in values if is_config_secret(f"{project}:{key}")]
+    try:
+        update = prepare(load(values, secret), configuration("kubernetes"))
+    except (ConfigError, ClusterError, RefusedError) as error:
+        # RunError ends the program with its message alone, without a traceback.
+        raise pulumi.RunError(str(error)) from None
+    for name, value in declare(update, update.settings.services if "services" in secret else ()).items():
+        pulumi.export(name, value)
 
 
 def configuration(of: str) -> dict[str, str]:
@@ -47,7 +69,7 @@ def prepare(settings: Settings, provider: Mapping[str, str], *, namespace_follow
     return update
 
 
-def service_args(update: Update, name: str, *, secret: bool) -> CanaryServiceArgs:
+def service_args(update: Update, name: str, *, secret: bool, prefix: str = "") -> CanaryServiceArgs:
     """Return what a service of an update is made of; `secret` hides what runs in its pods."""
     change = update.changes[name]
     return CanaryServiceArgs(
@@ -58,21 +80,56 @@ def service_args(update: Update, name: str, *, secret: bool) -> CanaryServiceArg
         update.live[name],
         raises=change.raises,
         lowers=change.lowers_to is not None,
+        prefix=prefix,
     )
 
 
-def declare(update: Update, secret: Collection[str] = ()) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in a program the resources of a stack stand: on their own, or inside a component of this name.
+
+    They are made after those in `after`, and by the provider that the component has or `kubernetes` is.
+    """
+
+    component: pulumi.ComponentResource | None = None
+    name: str = ""
+    kubernetes: pulumi.ProviderResource | None = None
+    after: Sequence[pulumi.Resource] = ()
+
+    @property
+    def prefix(self) -> str:
+        """What the names of resources begin with, so that two components can have services of one name."""
+        return f"{self.name}-" if self.name else ""
+
+    @property
+    def stack(self) -> str:
+        """What tells the stack from others in the cluster."""
+        return f"{pulumi.get_stack()}/{self.name}" if self.name else pulumi.get_stack()
+
+    def options(self) -> pulumi.ResourceOptions:
+        """Return what the resources have in common."""
+        return pulumi.ResourceOptions(parent=self.component, providers=[self.kubernetes] if self.kubernetes else None)
+
+
+ALONE: Final = Place()
+
+
+def declare(update: Update, secret: Collection[str] = (), place: Place = ALONE) -> dict[str, Any]:
     """Declare all objects of a stack, and return its outputs; `secret` are services whose pods' content is hidden."""
-    settings, before = update.settings, list[pulumi.Resource]()
+    settings, before = update.settings, list(place.after)
     if settings.create_namespace:
         # Never deleted with the stack or its flag: others may have put things into it.
         made = annotated(namespace(settings.namespace))
-        before.append(KubernetesObject(made, pulumi.ResourceOptions(retain_on_delete=True)))
-    services = {
-        name: CanaryService(name, service_args(update, name, secret=name in secret), after=before)
-        for name in update.changes
-    }
-    Monitoring.where_asked_for(settings, pulumi.get_project(), update.cluster, before)
+        options = pulumi.ResourceOptions(
+            parent=place.component, provider=place.kubernetes, depends_on=before, retain_on_delete=True
+        )
+        before.append(KubernetesObject(made, options, place.prefix))
+    services = {}
+    for name in update.changes:
+        args = service_args(update, name, secret=name in secret, prefix=place.prefix)
+        services[name] = CanaryService(name, args, place.options(), before)
+    watching = monitoring_name(pulumi.get_project(), place.stack)
+    Monitoring.where_asked_for(settings, watching, update.cluster, place.options(), before)
     return {
         "host": settings.host,
         "namespace": settings.namespace,

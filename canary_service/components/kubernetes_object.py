@@ -52,11 +52,11 @@ class KubernetesObject(pulumi.CustomResource):
             f"kubernetes:{group}:{manifest['kind']}",
             prefix + manifest["metadata"]["name"],
             manifest,
-            pulumi.ResourceOptions.merge(pulumi.ResourceOptions(version=_provider_version()), opts),
+            pulumi.ResourceOptions.merge(pulumi.ResourceOptions(version=provider_version()), opts),
         )
 
 
 @cache
-def _provider_version() -> str:
+def provider_version() -> str:
     """Return the version of the installed SDK, which is also that of its provider."""
     return version("pulumi-kubernetes")
