@@ -1,4 +1,4 @@
-"""The inputs of the components, as Pulumi reads them. Written by components/generate.py from config/settings.py."""
+"""The inputs of the components, as Pulumi reads them. Written by components/generate.py."""
 
 from typing import Any, NotRequired, TypedDict
 

@@ -19,7 +19,7 @@ from canary_service.config.settings import Model, RolloutSettings, ServiceSettin
 
 ARGUMENTS: Final = Path(__file__).with_name("arguments.py")
 
-_HEAD: Final = '''"""The inputs of the components, as Pulumi reads them. Written by components/generate.py from config/settings.py."""
+_HEAD: Final = '''"""The inputs of the components, as Pulumi reads them. Written by components/generate.py."""
 
 from typing import Any, NotRequired, TypedDict
 

@@ -31,11 +31,12 @@ class InputError(pulumi.RunError):
 
     def __init__(self, component: str, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
-        lines = "".join(f"\n  {each.key} = {each.value}\n    {told(each)}" for each in problems)
-        super().__init__(f"{component} cannot be made like this; nothing was changed.{lines}")
+        lines = "".join(f"\n  {each.key} = {each.value}\n    {_told(each)}" for each in problems)
+        count = "1 input" if len(problems) == 1 else f"{len(problems)} inputs"
+        super().__init__(f"{component}: {count} cannot be used; nothing was changed.{lines}")
 
 
-def told(problem: Problem) -> str:
+def _told(problem: Problem) -> str:
     """Return what is allowed and how to mend it, unless that is a command for a stack's configuration."""
     command = problem.fix.startswith("pulumi config ") or not problem.fix
     return f"allowed: {problem.allowed}" + ("" if command else f"; fix: {problem.fix}")

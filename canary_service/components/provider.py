@@ -6,13 +6,12 @@ from importlib.metadata import version
 from typing import Any
 
 import pulumi
-from pulumi.errors import InputPropertyErrorDetails
 from pulumi.provider import ConstructResult, main
 from pulumi.provider.experimental.analyzer import ComponentDefinition
 from pulumi.provider.experimental.component import ComponentProvider
 from pulumi.provider.server import ComponentInitError
 
-from canary_service.components.outside import CanaryService, CanaryStack, InputError, told
+from canary_service.components.outside import CanaryService, CanaryStack
 
 NAME = "canary"
 """The package's name, which its tokens begin with."""
@@ -58,15 +57,11 @@ class CanaryProvider(ComponentProvider):
 
 
 def _legible(error: Exception) -> Exception:
-    """Return an error as the engine shows it without a traceback."""
-    if isinstance(error, InputError):
-        details: list[InputPropertyErrorDetails] = [
-            {"property_path": each.key, "reason": f"{each.value}; {told(each)}"} for each in error.problems
-        ]
-        return pulumi.InputPropertiesError("nothing was changed", details)
-    if isinstance(error, pulumi.RunError):
-        return pulumi.InputPropertiesError(str(error))
-    return error
+    """Return an error as the engine shows it without a traceback.
+
+    It names no property to the engine, which would show the value of that, secret or not.
+    """
+    return pulumi.InputPropertiesError(str(error), []) if isinstance(error, pulumi.RunError) else error
 
 
 def serve() -> None:
