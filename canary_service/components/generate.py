@@ -1,12 +1,14 @@
-"""Writes arguments.py, the inputs of the components as types: `python -m canary_service.components.generate`.
+"""Writes what Pulumi reads of the components: arguments.py, their inputs as types; components/schema.json, the package.
 
-They come of the models of the configuration (config/settings.py), so that names, descriptions and defaults are said
-once. Pulumi reads no pydantic models, literals or unions from annotations, so every field has the type that it has in
-all languages; its value is checked as that of a configuration is.
+Run in the checkout as `python -m canary_service.components.generate`. The types come of the models of the configuration
+(config/settings.py), so that names, descriptions and defaults are said once. Pulumi reads no pydantic models, literals
+or unions from annotations, so every field has the type that it has in all languages; its value is checked as that of a
+configuration is.
 """
 
 import json
 import textwrap
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import NoneType, UnionType
@@ -17,7 +19,10 @@ from pydantic.fields import FieldInfo
 from canary_service.components.fields import CONNECTION, OF_STACK, WITHOUT_RUN
 from canary_service.config.settings import Model, RolloutSettings, ServiceSettings, Settings
 
+_CHECKOUT: Final = Path(__file__).parents[2]
+
 ARGUMENTS: Final = Path(__file__).with_name("arguments.py")
+SCHEMA: Final = _CHECKOUT / "components" / "schema.json"
 
 _HEAD: Final = '''"""The inputs of the components, as Pulumi reads them. Written by components/generate.py."""
 
@@ -122,11 +127,8 @@ def _type(annotation: Any) -> str:  # noqa: ANN401 - an annotation
         return f"dict[str, {'Any' if parts[1] is Any else f'Input[{_type(parts[1])}]'}]"
     if origin is tuple:
         return f"list[Input[{_type(parts[0])}]]"
-    if origin is Literal:
-        return "str"
-    if issubclass(annotation, Model):
-        return _name(annotation)
-    return str(annotation.__name__)
+    model = isinstance(annotation, type) and issubclass(annotation, Model)
+    return "str" if origin is Literal else _name(annotation) if model else str(annotation.__name__)
 
 
 def _typed(name: str, described: str, members: list[tuple[str, str, str]]) -> str:
@@ -143,5 +145,15 @@ def _docstring(text: str) -> list[str]:
     return textwrap.indent("\n".join([*textwrap.wrap(f'"""{text}', _WIDTH), '"""']), "    ").splitlines()
 
 
+def schema() -> str:
+    """Return the text of schema.json, made of the types as they are in arguments.py."""
+    from canary_service.components.provider import CanaryProvider  # noqa: PLC0415 - imports what this writes
+
+    project = tomllib.loads((_CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    found = json.loads(CanaryProvider(project["version"]).schema or "")
+    return json.dumps(found, indent=2, sort_keys=True) + "\n"
+
+
 if __name__ == "__main__":
     ARGUMENTS.write_text(arguments(), encoding="utf-8")
+    SCHEMA.write_text(schema(), encoding="utf-8")

@@ -1,6 +1,7 @@
 """Serves the components to programs in other languages, as the plugin of a Pulumi package."""
 
 import asyncio
+import json
 import sys
 from importlib.metadata import version
 from typing import Any
@@ -20,8 +21,9 @@ NAME = "canary"
 class CanaryProvider(ComponentProvider):
     """Makes components of inputs as they come: they check them themselves, and tell what is wrong by input."""
 
-    def __init__(self) -> None:
-        super().__init__([CanaryService, CanaryStack], NAME, version=version("canary-service"))
+    def __init__(self, release: str) -> None:
+        super().__init__([CanaryService, CanaryStack], NAME, version=release)
+        self.schema = json.dumps(_on_one_line(json.loads(self.schema or "")))
 
     def map_inputs(self, inputs: pulumi.Inputs, component_def: ComponentDefinition) -> pulumi.Inputs:  # noqa: ARG002 - as inherited
         """Leave them as they are: the inherited mapping fails at numbers that are outputs."""
@@ -64,6 +66,18 @@ def _legible(error: Exception) -> Exception:
     return pulumi.InputPropertiesError(str(error), []) if isinstance(error, pulumi.RunError) else error
 
 
+def _on_one_line(schema: Any) -> Any:  # noqa: ANN401 - JSON
+    """Return a schema whose descriptions are without the lines and indents of docstrings."""
+    if isinstance(schema, list):
+        return [_on_one_line(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: " ".join(value.split()) if key == "description" and isinstance(value, str) else _on_one_line(value)
+        for key, value in schema.items()
+    }
+
+
 def serve() -> None:
     """Serve until the engine ends it."""
-    main(CanaryProvider(), sys.argv[1:])
+    main(CanaryProvider(version("canary-service")), sys.argv[1:])
