@@ -35,7 +35,8 @@ class CanaryServiceArgs:
     names the application for the `app.kubernetes.io/part-of` label. `secret` hides what runs in the pods (environment,
     commands) from previews and state, because the configuration that holds it is encrypted. `cluster` is where to
     wait for pods; None in a preview that has no cluster. `live` is what it has of the service before the update;
-    `raises` and `lowers` tell what the update does to the canary's weight (`rollout.guards`).
+    `raises` and `lowers` tell what the update does to the canary's weight (`rollout.guards`). `prefix` begins the names
+    of the resources in the program, where those of the objects alone could be those of others.
     """
 
     settings: Settings
@@ -45,6 +46,7 @@ class CanaryServiceArgs:
     live: LiveService = field(default_factory=LiveService)
     raises: bool = True
     lowers: bool = False
+    prefix: str = ""
 
 
 class CanaryService(KubernetesComponent):
@@ -62,8 +64,6 @@ class CanaryService(KubernetesComponent):
     The objects are made after those in `after`: `depends_on` of a component does not hold for its children.
     """
 
-    state: dict[str, Any]
-
     def __init__(
         self,
         name: str,
@@ -71,9 +71,15 @@ class CanaryService(KubernetesComponent):
         opts: pulumi.ResourceOptions | None = None,
         after: Sequence[pulumi.Resource] = (),
     ) -> None:
-        super().__init__("CanaryService", name, args.cluster, opts)
-        self._name = name
+        super().__init__("CanaryService", args.prefix + name, args.cluster, opts)
+        self._declare(name, args, after)
+
+    def _declare(self, name: str, args: CanaryServiceArgs, after: Sequence[pulumi.Resource]) -> None:
+        """Declare the objects of a service of this name."""
+        self._service = name
         self._args = args
+        self._cluster = args.cluster
+        self._prefix = args.prefix
         self._settings = args.settings
         self._after = after
         tracks = {track: self._workload(track) for track in self._settings.tracks_of(name)}
@@ -82,11 +88,12 @@ class CanaryService(KubernetesComponent):
         # Outputs that change at every shift would each cost one more write of the whole state (docs/adr/0007-fleet.md).
         # The engine deletes nothing before they are there, so that they come after all waits.
         url: str = self.state["url"]
-        self.register_outputs({"url": pulumi.Output.all(*self._waits).apply(lambda _: url)})
+        self.url = pulumi.Output.all(*self._waits).apply(lambda _: url)
+        self.register_outputs({"url": self.url})
 
     def _workload(self, track: Track) -> tuple[list[pulumi.Resource], pulumi.Output[None]]:
         """Declare the objects of one track; return them, and when its pods take requests."""
-        name, settings, part_of = self._name, self._settings, self._args.part_of
+        name, settings, part_of = self._service, self._settings, self._args.part_of
         exposed = self._object(service(settings, name, track, part_of), self._after)
         configured = configurations(settings, name, track, part_of)
         contents = [
@@ -133,17 +140,17 @@ class CanaryService(KubernetesComponent):
             as_before = before is not None and before.rolled_out and before.generation == metadata["generation"]
             changed = before is not None and not as_before
             if configured or changed:
-                cluster.keep_while_used(self._name, track, configured, superseding=changed)
+                cluster.keep_while_used(self._service, track, configured, superseding=changed)
             if track is Track.CANARY and args.lowers:
                 return
             if not as_before or (track is Track.CANARY and args.raises):
-                cluster.wait_until_ready(self._name, track, report, at_least)
+                cluster.wait_until_ready(self._service, track, report, at_least)
 
         done = pulumi.Output.all(made.metadata, *(other.metadata for other in others))
         return self._in_thread(done, lambda metadata: wait(metadata[0]))
 
     def _route(self, tracks: dict[Track, tuple[list[pulumi.Resource], pulumi.Output[None]]]) -> None:
-        settings, name = self._settings, self._name
+        settings, name = self._settings, self._service
         previous: list[KubernetesObject] = []
         track_of = {object_name(name, track): track for track in tracks}
         router = settings.router_of_stack()
@@ -169,7 +176,7 @@ class CanaryService(KubernetesComponent):
 
         A weight that falls waits for no router but one from which another is to take over.
         """
-        cluster, live, declared = self._args.cluster, self._args.live, self._settings.split_of(self._name)
+        cluster, live, declared = self._args.cluster, self._args.live, self._settings.split_of(self._service)
         as_before = live.split and (live.split.match, live.split.entries) == (declared.match, declared.entries)
         settled = self._args.lowers or (as_before and not live.pending)
         if cluster is None or not routes or pulumi.runtime.is_dry_run() or (settled and not live.former_routers):
@@ -177,7 +184,7 @@ class CanaryService(KubernetesComponent):
         loop = asyncio.get_running_loop()
 
         def wait(_: object) -> None:
-            if pending := cluster.wait_until_routed(self._name):
+            if pending := cluster.wait_until_routed(self._service):
                 text = f"{pending}. No request is routed by it: `canary doctor`"
                 loop.call_soon_threadsafe(pulumi.log.warn, text, routes[-1])
 

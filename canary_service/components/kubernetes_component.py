@@ -21,15 +21,18 @@ _WAITS: Final = ThreadPoolExecutor(max_workers=32, thread_name_prefix="wait")
 class KubernetesComponent(pulumi.ComponentResource):
     """A component of Kubernetes objects.
 
-    `cluster` is where they are, None in a preview that has no cluster. `_waits` are over when nothing acts on the
-    cluster any more.
+    `_cluster` is where they are, None in a preview that has no cluster; `_kubernetes` makes them, None for the one that
+    the component has from its parents. `_prefix` begins the names of their resources, where those of the objects alone
+    could be those of others in the program. `_waits` are over when nothing acts on the cluster any more.
     """
 
     def __init__(
-        self, kind: str, name: str, cluster: LiveCluster | None, opts: pulumi.ResourceOptions | None = None
+        self, kind: str, name: str, cluster: LiveCluster | None = None, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__(f"canary:index:{kind}", name, None, opts)
         self._cluster = cluster
+        self._kubernetes: pulumi.ProviderResource | None = None
+        self._prefix = ""
         self._waits: list[pulumi.Output[Any]] = []
 
     def _object(  # noqa: PLR0913 - what the engine is told of an object
@@ -53,11 +56,13 @@ class KubernetesComponent(pulumi.ComponentResource):
             _after(self._hidden(manifest), waits),
             pulumi.ResourceOptions(
                 parent=self,
+                provider=self._kubernetes,
                 depends_on=list(depends_on),
                 ignore_changes=list(ignore_changes),
                 retain_on_delete=retain_on_delete,
             ),
-            other_versions,
+            other_versions=other_versions,
+            prefix=self._prefix,
         )
         self._put_right(manifest, made, scaled="spec.replicas" in ignore_changes)
         return made

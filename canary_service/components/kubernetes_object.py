@@ -40,20 +40,27 @@ def annotated(manifest: Manifest) -> Manifest:
 class KubernetesObject(pulumi.CustomResource):
     """One object of the Kubernetes provider.
 
-    Its URN name is the object's own name, by which users and `--target` refer to it. `metadata` is what the API
-    server gave back.
+    Its URN name is the object's own name, by which users and `--target` refer to it, after `prefix`. `metadata` is
+    what the API server gave back.
     """
 
     metadata: pulumi.Output[Manifest]
 
-    def __init__(self, manifest: Manifest, opts: pulumi.ResourceOptions, other_versions: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        opts: pulumi.ResourceOptions,
+        *,
+        other_versions: Sequence[str] = (),
+        prefix: str = "",
+    ) -> None:
         kind: str = manifest["kind"]
         # Under another type it would be another object, and the one that is there would be deleted afterwards.
         aliases = [pulumi.Alias(type_=_type(version, kind)) for version in other_versions]
-        own = pulumi.ResourceOptions(version=_provider_version(), aliases=aliases)
+        own = pulumi.ResourceOptions(version=provider_version(), aliases=aliases)
         super().__init__(
             _type(manifest["apiVersion"], kind),
-            manifest["metadata"]["name"],
+            prefix + manifest["metadata"]["name"],
             manifest,
             pulumi.ResourceOptions.merge(own, opts),
         )
@@ -65,6 +72,6 @@ def _type(api_version: str, kind: str) -> str:
 
 
 @cache
-def _provider_version() -> str:
+def provider_version() -> str:
     """Return the version of the installed SDK, which is also that of its provider."""
     return version("pulumi-kubernetes")

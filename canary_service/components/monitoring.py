@@ -7,36 +7,38 @@ import pulumi
 from canary_service.cluster.live_cluster import LiveCluster
 from canary_service.components.kubernetes_component import KubernetesComponent
 from canary_service.config.settings import Settings
-from canary_service.observability.manifests import API_VERSION, dashboard, monitoring_name, pod_monitor, prometheus_rule
+from canary_service.observability.manifests import API_VERSION, dashboard, pod_monitor, prometheus_rule
 
 
 class Monitoring(KubernetesComponent):
     """The PodMonitor, if the pods' own metrics are the source; the PrometheusRule; the dashboard's ConfigMap.
 
-    `project` names the application. Made after the objects in `after`: `depends_on` of a component does not hold for
-    its children.
+    They share a name. Made after the objects in `after`: `depends_on` of a component does not hold for its children.
     """
 
     def __init__(
         self,
         settings: Settings,
-        project: str,
+        name: str,
         cluster: LiveCluster | None,
         opts: pulumi.ResourceOptions | None = None,
         after: Sequence[pulumi.Resource] = (),
     ) -> None:
-        name = monitoring_name(project, pulumi.get_stack())
         super().__init__("Monitoring", name, cluster, opts)
         makers = [prometheus_rule, dashboard]
         if settings.monitoring.source == "application":
             makers.append(pod_monitor)
         for make in makers:
-            self._object(make(settings, name, project), after)
+            self._object(make(settings, name, pulumi.get_project()), after)
         self.register_outputs({"name": pulumi.Output.all(*self._waits).apply(lambda _: name)})
 
     @staticmethod
     def where_asked_for(
-        settings: Settings, project: str, cluster: LiveCluster | None, after: Sequence[pulumi.Resource]
+        settings: Settings,
+        name: str,
+        cluster: LiveCluster | None,
+        opts: pulumi.ResourceOptions | None = None,
+        after: Sequence[pulumi.Resource] = (),
     ) -> "Monitoring | None":
         """Declare it where it is enabled and the cluster knows its kinds; otherwise say why not.
 
@@ -51,4 +53,4 @@ class Monitoring(KubernetesComponent):
                 "false` ends this line"
             )
             return None
-        return Monitoring(settings, project, cluster, after=after)
+        return Monitoring(settings, name, cluster, opts, after)

@@ -72,12 +72,12 @@ class ConfigError(Exception):
         super().__init__(f"{count} in the stack configuration; nothing was changed.\n{lines}")
 
 
-def load(raw: Mapping[str, str], encrypted: Iterable[str | Location] = ()) -> Settings:
+def load(raw: Mapping[str, object], encrypted: Iterable[str | Location] = ()) -> Settings:
     """Return the settings that these raw values give.
 
     Args:
-        raw: top-level keys without namespace, and their values as the engine hands them over: plain strings, or JSON
-            for maps and lists.
+        raw: top-level keys without namespace, and their values: as they are, or as the engine hands over a stack's
+            configuration, in strings of which those for maps and lists are JSON.
         encrypted: keys of `raw`, or paths into their values, that are encrypted and so do not get into messages.
 
     Raises:
@@ -114,16 +114,16 @@ def _validated(model: type[Loaded], values: Mapping[str, object], secret: frozen
             if found["loc"][-1] == "[key]" or not any(found["loc"][: len(name)] == name for name in refused)
         ]
     # What stands under a name that cannot stay needs no mending.
-    moot = tuple(_dotted(name) + end for name in refused for end in (".", "["))
+    moot = tuple(dotted(name) + end for name in refused for end in (".", "["))
     problems += [found for found in _contradictions(values, secret) if not found.key.startswith(moot)]
     if loaded is None or problems:
         raise ConfigError(problems)
     return loaded
 
 
-def _decoded(key: str, value: str) -> object:
+def _decoded(key: str, value: object) -> object:
     field = _fields(Settings).get(key)
-    if field is None or _model_of(field.annotation) is None:
+    if not isinstance(value, str) or field is None or _model_of(field.annotation) is None:
         return value
     try:
         return json.loads(value)
@@ -184,7 +184,7 @@ def _problem(details: Any, secret: frozenset[Location]) -> Problem:  # noqa: ANN
         fix = _set([*location, "KEY"], "VALUE")
     else:
         fix = _remove(location)
-    return Problem(_dotted(location), value, allowed, fix)
+    return Problem(dotted(location), value, allowed, fix)
 
 
 def _unknown_key(location: list[str | int], value: object, secret: frozenset[Location]) -> Problem:
@@ -201,7 +201,7 @@ def _unknown_key(location: list[str | int], value: object, secret: frozenset[Loc
             fix = f"{_set([*location[:-1], near[0]], shown)} && {fix}"
     # What is not a scalar may be a misspelt `secret`.
     shown = _shown(value, location, secret) if scalar else "(a map or list)"
-    return Problem(_dotted(location), shown, allowed, fix)
+    return Problem(dotted(location), shown, allowed, fix)
 
 
 def _contradictions(values: Mapping[str, object], secret: frozenset[Location]) -> Iterator[Problem]:
@@ -225,14 +225,14 @@ def _contradictions(values: Mapping[str, object], secret: frozenset[Location]) -
         other = routed.setdefault(path.rstrip("/") or "/", name) if isinstance(path, str) else name
         if other != name:
             yield Problem(
-                _dotted([*location, "path"]),
+                dotted([*location, "path"]),
                 _shown(path, [*location, "path"], secret),
                 f"a path that no other service on this host has, whatever its pathType; {other} has it already",
                 _set([*location, "path"], f"/{name}"),
             )
         if _map(service.get("canary")) and f"{name}-canary" in services:
             yield Problem(
-                _dotted(["services", f"{name}-canary"]),
+                dotted(["services", f"{name}-canary"]),
                 "(a service)",
                 f"another name: the canary of {name} is called {name}-canary",
                 _remove(["services", f"{name}-canary"]),
@@ -268,7 +268,7 @@ def _lacking(
     if feature not in router.features:
         able = [name for name, other in ROUTERS.items() if feature in other.features]
         yield Problem(
-            _dotted(key),
+            dotted(key),
             _shown(value, key, secret),
             f"absent: router {router.name} cannot {_ABILITIES[feature]}; {', '.join(able) or 'no router'} can",
             _remove(key),
@@ -281,7 +281,7 @@ def _step_problems(rollout: Mapping[str, object], secret: frozenset[Location]) -
     def problem(path: list[str | int], value: object, allowed: str, fix: int | None) -> Problem:
         key = ["rollout", *path]
         mended = _remove(key) if fix is None else _set(key, str(fix))
-        return Problem(_dotted(key), _shown(value, key, secret), allowed, mended)
+        return Problem(dotted(key), _shown(value, key, secret), allowed, mended)
 
     most = _valid("max_step", rollout.get("maxStep", defaults.max_step))
     steps = [_number_of(step) for step in _list(rollout.get("steps"))]
@@ -312,15 +312,15 @@ def _query_problems(rollout: Mapping[str, object], secret: frozenset[Location]) 
         least, most = query.get("min"), query.get("max")
         if query and least is None and most is None:
             allowed = "a number, unless there is a min: without either, no value would be wrong"
-            yield Problem(_dotted([*key, "max"]), "(missing)", allowed, _set([*key, "max"], "10"))
+            yield Problem(dotted([*key, "max"]), "(missing)", allowed, _set([*key, "max"], "10"))
         try:
             contrary = least is not None and most is not None and float(least) > float(most)
         except (TypeError, ValueError):
             continue  # told already
         if contrary:
             shown = _shown(least, [*key, "min"], secret)
-            allowed = f"at most {_dotted([*key, 'max'])}"
-            yield Problem(_dotted([*key, "min"]), shown, allowed, _remove([*key, "min"]))
+            allowed = f"at most {dotted([*key, 'max'])}"
+            yield Problem(dotted([*key, "min"]), shown, allowed, _remove([*key, "min"]))
 
 
 def _limit_problems(rollout: Mapping[str, object], services: Mapping[str, object]) -> Iterator[Problem]:
@@ -333,7 +333,7 @@ def _limit_problems(rollout: Mapping[str, object], services: Mapping[str, object
             # A patch may set it.
             if not service.get("podTemplatePatch") and resource not in _map(limits):
                 allowed = f"a quantity: rollout.gates.{gate} is percent of it"
-                yield Problem(_dotted(key), "(missing)", allowed, _set(key, example))
+                yield Problem(dotted(key), "(missing)", allowed, _set(key, example))
 
 
 def _autoscaling_problems(
@@ -345,14 +345,14 @@ def _autoscaling_problems(
         if holder.get("replicas") is not None:
             key = [*location, *path, "replicas"]
             allowed = "absent: with autoscaling, the autoscaler sets the number of pods"
-            yield Problem(_dotted(key), _shown(holder["replicas"], key, secret), allowed, _remove(key))
+            yield Problem(dotted(key), _shown(holder["replicas"], key, secret), allowed, _remove(key))
     resources = _map(service.get("resources"))
     requests = resources.get("requests")
     # Without a request of its own, the API server takes the limit for it.
     if isinstance(requests, dict) and "cpu" not in requests and "cpu" not in _map(resources.get("limits")):
         key = [*location, "resources", "requests", "cpu"]
         allowed = "a quantity: the autoscaler measures against the CPU request"
-        yield Problem(_dotted(key), "(missing)", allowed, _set(key, "100m"))
+        yield Problem(dotted(key), "(missing)", allowed, _set(key, "100m"))
 
 
 def _configuration_problems(
@@ -367,13 +367,13 @@ def _configuration_problems(
                 key = [*location, *path, "data", name]
                 if re.match(FILE_NAME, name) and not re.match(ENV_NAME, name):
                     allowed = f"the name of an environment variable, because services.NAME.{kind} has no mountPath"
-                    yield Problem(_dotted(key), _shown(name, key, secret), allowed, _remove(key))
+                    yield Problem(dotted(key), _shown(name, key, secret), allowed, _remove(key))
     folder = _map(service.get("secret")).get("mountPath")
     if isinstance(folder, str) and folder == _map(service.get("configMap")).get("mountPath"):
         key = [*location, "secret", "mountPath"]
         allowed = "another folder than configMap.mountPath"
         shown = _shown(folder, [*location, "configMap", "mountPath"], secret)
-        yield Problem(_dotted(key), shown, allowed, _set(key, f"/etc/{location[1]}-secret"))
+        yield Problem(dotted(key), shown, allowed, _set(key, f"/etc/{location[1]}-secret"))
 
 
 def _existing_problems(
@@ -385,7 +385,7 @@ def _existing_problems(
         if service.get(name):
             key = [*location, name]
             allowed = "absent: the Ingress of an existing stable is not ours to change"
-            yield Problem(_dotted(key), _shown(service[name], key, secret), allowed, _remove(key))
+            yield Problem(dotted(key), _shown(service[name], key, secret), allowed, _remove(key))
 
 
 def _patch_problems(
@@ -395,8 +395,8 @@ def _patch_problems(
     for index, container in enumerate(containers if isinstance(containers, list) else ()):
         if _map(container).get("name") == location[1] and "image" in _map(container):
             key = [*location, "podTemplatePatch", "spec", "containers", index, "image"]
-            allowed = f"absent: {_dotted([*location, 'image'])} says what runs in the container of the service's name"
-            yield Problem(_dotted(key), _shown(_map(container)["image"], key, secret), allowed, _remove(key))
+            allowed = f"absent: {dotted([*location, 'image'])} says what runs in the container of the service's name"
+            yield Problem(dotted(key), _shown(_map(container)["image"], key, secret), allowed, _remove(key))
 
 
 def _cookie_problems(
@@ -408,7 +408,7 @@ def _cookie_problems(
     if isinstance(name, str) and isinstance(other, str) and name.lower() == other.lower():
         key = [*location, "canary", "cookie"]
         allowed = "another name than sessionAffinity.cookieName, which the router sets itself"
-        yield Problem(_dotted(key), _shown(name, key, secret), allowed, _set(key, f"{location[1]}-canary"))
+        yield Problem(dotted(key), _shown(name, key, secret), allowed, _set(key, f"{location[1]}-canary"))
 
 
 def _router_problems(
@@ -447,7 +447,7 @@ def _header_problems(
         value = str(value) if isinstance(value, float) else value
         if isinstance(value, str) and not pattern.fullmatch(value):
             shown = _shown(value, [*location, part], secret)
-            yield Problem(_dotted([*location, part]), shown, syntax.rule, _set([*location, part], example))
+            yield Problem(dotted([*location, part]), shown, syntax.rule, _set([*location, part], example))
 
 
 def _map(value: object) -> dict[str, Any]:
@@ -491,7 +491,7 @@ def _shown(value: object, location: Sequence[str | int], secret: frozenset[Locat
     return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
 
 
-def _dotted(location: Sequence[str | int]) -> str:
+def dotted(location: Sequence[str | int]) -> str:
     """Write a path as `pulumi config set --path` reads it."""
     text = ""
     for part in location:
@@ -508,9 +508,9 @@ def _set(location: Sequence[str | int], value: object) -> str:
     option = "" if len(location) == 1 else "--path "
     text = value if isinstance(value, str) else json.dumps(value)
     end_of_options = "-- " if text.startswith("-") else ""
-    return f"pulumi config set {option}{end_of_options}{shlex.quote(_dotted(location))} {shlex.quote(text)}"
+    return f"pulumi config set {option}{end_of_options}{shlex.quote(dotted(location))} {shlex.quote(text)}"
 
 
 def _remove(location: Sequence[str | int]) -> str:
     option = "" if len(location) == 1 else "--path "
-    return f"pulumi config rm {option}{shlex.quote(_dotted(location))}"
+    return f"pulumi config rm {option}{shlex.quote(dotted(location))}"

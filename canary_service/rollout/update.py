@@ -23,14 +23,16 @@ class Observed:
     problems: tuple[Problem, ...] = ()
 
 
-def observed(settings: Settings, provider: Mapping[str, str]) -> Observed:
+def observed(settings: Settings, provider: Mapping[str, str], *, namespace_follows: bool = False) -> Observed:
     """Look at the cluster that the Kubernetes provider's configuration leads to.
+
+    `namespace_follows` says that the update itself may make the namespace.
 
     Raises:
         ClusterError: it cannot be asked.
     """
     cluster = LiveCluster(connect(provider), settings)
-    there = settings.create_namespace or cluster.has_namespace()
+    there = settings.create_namespace or namespace_follows or cluster.has_namespace()
     problems = () if there else (missing_namespace(settings),)
     return Observed(cluster, cluster.read(), (*problems, *_unsupported(settings, cluster)))
 
@@ -68,16 +70,18 @@ class Update:
     changes: Mapping[str, Transition]
 
     @staticmethod
-    def compared(settings: Settings, provider: Mapping[str, str], stack: str) -> "Update":
+    def compared(
+        settings: Settings, provider: Mapping[str, str], stack: str, *, namespace_follows: bool = False
+    ) -> "Update":
         """Compare a configuration with the cluster that the Kubernetes provider's configuration leads to.
 
-        `stack` is PROJECT/STACK.
+        `stack` is PROJECT/STACK; `namespace_follows` says that the update itself may make the namespace.
 
         Raises:
             ClusterError: the cluster cannot be asked.
             RefusedError: the update would lose requests or surprise users.
         """
-        found = observed(settings, provider)
+        found = observed(settings, provider, namespace_follows=namespace_follows)
         if found.problems:
             raise RefusedError(found.problems)
         return Update(settings, found.cluster, found.live, transitions(settings, found.live, stack))

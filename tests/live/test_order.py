@@ -129,7 +129,7 @@ def test_the_weight_rises_when_new_canary_pods_are_among_the_endpoints(scene: Sc
     assert (ready < history.first(Ingress, has_weight(60))) is (mutation is None)
 
 
-@mutations("__main__.py", "in update.lower():", "in ():")
+@mutations("canary_service/components/declaration.py", "in update.lower():", "in ():")
 def test_the_weight_falls_before_the_canary_shrinks(scene: Scene, mutation: Mutation | None) -> None:
     scene.deploy(50)
     scene.configure(replicas=4)

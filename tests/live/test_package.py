@@ -1,0 +1,186 @@
+"""Programs outside the checkout use the components: by the wheel, and by the package's plugin."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+from lightkube import Client
+from lightkube.resources.networking_v1 import Ingress
+
+from canary_service.routing.nginx import WEIGHT
+from canary_service.workload.live import OWNER_ANNOTATION
+from demo.stack import StackCopy, StackError
+from sandbox.lifecycle import Sandbox
+from tests.live.elsewhere import EXAMPLES, Elsewhere
+
+pytestmark = pytest.mark.live
+
+SECRET = "hunter2"  # noqa: S105 - none at all
+
+REMOTE = '''
+import pulumi
+
+
+class CanaryService(pulumi.ComponentResource):
+    """What a generated SDK has, without its types."""
+
+    url: pulumi.Output[str] = pulumi.property("url")
+
+    def __init__(self, name, inputs):
+        super().__init__("canary:index:CanaryService", name, inputs | {"url": None}, remote=True)
+
+
+config = pulumi.Config()
+'''
+"""How any program makes a component of the package."""
+
+
+@pytest.fixture(scope="module")
+def elsewhere(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Elsewhere:
+    return Elsewhere.create(tmp_path_factory.mktemp("elsewhere"), sandbox.environment)
+
+
+def weights(cluster: Client, namespace: str) -> dict[str, str]:
+    """Return the weights in force by Ingress, read from the API server."""
+    found: dict[str, str] = {}
+    for ingress in cluster.list(Ingress, namespace=namespace):
+        assert ingress.metadata
+        assert ingress.metadata.name
+        annotations = ingress.metadata.annotations or {}
+        if weight := annotations.get(WEIGHT):
+            found[ingress.metadata.name] = weight
+        assert annotations[OWNER_ANNOTATION] == "shop/test"
+    return found
+
+
+def by_token(elsewhere: Elsewhere, name: str, program: str) -> StackCopy:
+    """Make a project that reaches the package by its tokens alone."""
+    source = elsewhere.folder / f"{name}-source"
+    shutil.copytree(EXAMPLES / "sdk", source)
+    (source / "__main__.py").write_text(REMOTE + program)
+    return elsewhere.project(name, source)
+
+
+def test_a_program_that_imports_the_component_shifts_traffic(
+    elsewhere: Elsewhere, cluster: Client, namespace: str
+) -> None:
+    stack = elsewhere.project(f"import-{namespace}", EXAMPLES / "python")
+    stack.set("namespace", namespace)
+    stack.run("config", "set", "--secret", "database", SECRET)
+
+    stack.up()
+    assert weights(cluster, namespace) == {"checkout-canary": "20"}
+    stack.run("preview", "--expect-no-changes")
+    assert SECRET not in stack.run("stack", "export")
+
+    stack.set("weight", "50")
+    stack.up()
+    assert weights(cluster, namespace) == {"checkout-canary": "50"}
+    assert stack.outputs()["tracks"]["canary"]["weight"] == 50
+
+    stack.run("destroy", "--yes")
+    assert weights(cluster, namespace) == {}
+
+
+ONE_BESIDE_ANOTHER = """
+for name in ("checkout", "search"):
+    CanaryService(
+        name,
+        {
+            "namespace": config.require("namespace"),
+            "host": "shop.example",
+            "path": f"/{name}",
+            "port": 8080,
+            "image": "registry.example/app:1.0",
+            "env": {"DATABASE": config.require_secret("database")},
+            "canary": {"image": "registry.example/app:2.0", "weight": config.require_int(name)},
+        },
+    )
+"""
+
+
+def test_services_of_the_package_are_made_at_once_and_one_that_is_refused_tells_why_without_its_secrets(
+    elsewhere: Elsewhere, cluster: Client, namespace: str
+) -> None:
+    stack = by_token(elsewhere, f"package-{namespace}", ONE_BESIDE_ANOTHER)
+    stack.set("namespace", namespace)
+    stack.set("checkout", "20")
+    stack.set("search", "5")
+    stack.run("config", "set", "--secret", "database", SECRET)
+
+    stack.up()
+    assert weights(cluster, namespace) == {"checkout-canary": "20", "search-canary": "5"}
+    stack.run("preview", "--expect-no-changes")
+    assert SECRET not in stack.run("stack", "export")
+
+    stack.set("checkout", "50")
+    stack.set("search", "99")
+    with pytest.raises(StackError) as caught:
+        stack.up()
+    assert "CanaryService search: 1 input cannot be used; nothing was changed." in str(caught.value)
+    assert "canary.weight = 99\n        allowed: at most 55 now" in str(caught.value)
+    assert SECRET not in str(caught.value)
+    assert weights(cluster, namespace)["search-canary"] == "5"
+
+    stack.set("search", "0")
+    stack.up()
+    assert weights(cluster, namespace) == {"checkout-canary": "50", "search-canary": "0"}
+
+
+NOT_READY = ONE_BESIDE_ANOTHER.replace('"port": 8080,', '"port": 8080, "readyTimeoutSeconds": 5,').replace(
+    '"env": {', '"env": {"SANDBOX_REFUSE": "true", '
+)
+
+
+def test_pods_that_do_not_become_ready_are_told_with_their_own_reasons(
+    elsewhere: Elsewhere, cluster: Client, namespace: str
+) -> None:
+    stack = by_token(elsewhere, f"failing-{namespace}", NOT_READY)
+    for key, value in {"namespace": namespace, "checkout": "20", "search": "20", "database": "x"}.items():
+        stack.set(key, value)
+
+    with pytest.raises(StackError, match="runs, but its readiness probe does not succeed"):
+        stack.up()
+
+    assert weights(cluster, namespace) == {}
+
+
+FROM_CONFIG = """
+from canary_service.components.declaration import declare_from_config
+
+declare_from_config()
+"""
+
+
+@pytest.fixture
+def configured(elsewhere: Elsewhere, namespace: str) -> Iterator[StackCopy]:
+    """A project of somebody else's whose program is what the configuration says."""
+    source = elsewhere.folder / f"configured-{namespace}-source"
+    source.mkdir()
+    (source / "__main__.py").write_text(FROM_CONFIG)
+    (source / "Pulumi.yaml").write_text("name: shop\nruntime: {name: python, options: {virtualenv: venv}}\n")
+    stack = elsewhere.project(f"configured-{namespace}", source)
+    service = {"path": "/", "port": 8080, "image": "registry.example/app:1.0"}
+    canary = {"image": "registry.example/app:2.0"}
+    values = {"namespace": namespace, "host": "shop.example", "canaryWeight": "20", "monitoring.enabled": "false"}
+    for key, value in values.items():
+        stack.set(key, value)
+    for key, value in service.items():
+        stack.set(f"services.app.{key}", str(value))
+    stack.set("services.app.canary.image", canary["image"])
+    yield stack
+    stack.run("destroy", "--yes")
+
+
+def test_the_command_of_the_wheel_works_on_a_project_elsewhere(
+    configured: StackCopy, cluster: Client, namespace: str
+) -> None:
+    configured.up()
+    command = [configured.folder / "venv/bin/canary", "set", "50", "--yes"]
+    environment = dict(configured.environment) | {"PULUMI_STACK": configured.name}
+
+    done = subprocess.run(command, cwd=configured.folder, env=environment, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert weights(cluster, namespace) == {"app-canary": "50"}

@@ -1,0 +1,302 @@
+"""The components that other programs use: what they take, what they refuse, what they register."""
+
+import asyncio
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+import pulumi
+import pytest
+from pulumi.output import UNKNOWN
+
+from canary_service.cluster.errors import ClusterError
+from canary_service.components import CanaryService, CanaryStack
+from canary_service.components.generate import ARGUMENTS, SCHEMA, arguments, schema
+from canary_service.routing.split import Track
+from tests.unit.test_program import EmptyCluster, Recorder, running
+
+SERVICE = {"path": "/api/auth", "port": 8080, "image": "macromind/auth-service:1.4.2", "replicas": 2}
+CANARY = {"image": "macromind/auth-service:1.5.0", "weight": 20}
+PLACE = {"namespace": "macromind", "host": "macromind.local"}
+INPUTS = PLACE | SERVICE | {"canary": CANARY}
+NAME = "auth-service"
+SECRET_MARK = pulumi.runtime.rpc._special_sig_key  # noqa: SLF001 - the protocol's mark
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    told: list[str] = []
+    monkeypatch.setattr("pulumi.log.warn", lambda message, *_: told.append(message))
+    return told
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
+    recorder = Recorder()
+    monkeypatch.setattr("canary_service.rollout.update.connect", connected.append)
+    connected.clear()
+    EmptyCluster.waited_for, EmptyCluster.lowered, EmptyCluster.routed, EmptyCluster.live = [], [], [], {}
+    EmptyCluster.has_operator = True
+    monkeypatch.setattr("canary_service.rollout.update.LiveCluster", EmptyCluster)
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    pulumi.runtime.set_mocks(recorder, project="shop", stack="test", preview=False)
+    yield recorder
+    loop.close()
+
+
+connected: list[Mapping[str, str]] = []
+"""The configurations of providers by which a cluster was looked for."""
+
+
+def run(program: Any) -> None:  # noqa: ANN401 - a function that declares resources
+    pulumi.runtime.test(lambda: program() and None)()  # type: ignore[no-untyped-call] # the SDK does not annotate it
+
+
+def service(name: str = NAME, opts: pulumi.ResourceOptions | None = None, **inputs: Any) -> CanaryService:  # noqa: ANN401 - of any type
+    given = {key: value for key, value in (INPUTS | inputs).items() if value is not None}
+    return CanaryService(name, cast("Any", given), opts)
+
+
+def stack(name: str = "shop", opts: pulumi.ResourceOptions | None = None, **inputs: Any) -> CanaryStack:  # noqa: ANN401 - likewise
+    return CanaryStack(
+        name, cast("Any", PLACE | {"canaryWeight": 20, "services": {NAME: SERVICE | {"canary": CANARY}}} | inputs), opts
+    )
+
+
+def kinds(recorder: Recorder) -> set[tuple[str, str]]:
+    return {key for key in recorder.registered if key[0] in {"Deployment", "Service", "Ingress"}}
+
+
+BOTH_TRACKS = {(kind, name) for kind in ("Deployment", "Service", "Ingress") for name in (NAME, f"{NAME}-canary")}
+
+
+def test_a_service_has_the_objects_that_it_has_in_a_stack_of_this_project(recorder: Recorder) -> None:
+    run(service)
+
+    assert kinds(recorder) == BOTH_TRACKS
+    assert ("CanaryService", NAME) in recorder.registered
+    annotations = recorder.registered["Ingress", f"{NAME}-canary"]["metadata"]["annotations"]
+    assert annotations["nginx.ingress.kubernetes.io/canary-weight"] == "20"
+    assert annotations["canary-service/stack"] == "shop/test"
+
+
+def test_a_service_tells_where_it_is_and_what_shares_it_has(recorder: Recorder) -> None:  # noqa: ARG001 - installs the mock
+    found: dict[str, Any] = {}
+
+    def program() -> None:
+        made = service()
+        pulumi.Output.all(made.url, made.tracks).apply(lambda values: found.update(url=values[0], tracks=values[1]))
+
+    run(program)
+
+    assert found["url"] == "http://macromind.local/api/auth"
+    assert {track: state["weight"] for track, state in found["tracks"].items()} == {"stable": 80, "canary": 20}
+
+
+def test_services_of_one_name_in_two_namespaces_stand_beside_each_other(recorder: Recorder) -> None:
+    def program() -> None:
+        service()
+        service("auth-eu", serviceName=NAME, namespace="eu")
+
+    run(program)
+
+    europe = recorder.registered["Deployment", f"auth-eu-{NAME}"]["metadata"]
+    assert (europe["name"], europe["namespace"]) == (NAME, "eu")
+    assert recorder.registered["Deployment", NAME]["metadata"]["namespace"] == "macromind"
+
+
+def test_two_stacks_stand_beside_each_other_and_beside_resources_of_the_program(recorder: Recorder) -> None:
+    def program() -> None:
+        pulumi.CustomResource("kubernetes:core/v1:ConfigMap", NAME, {"data": {"key": "value"}})
+        stack()
+        stack("shop-eu", namespace="eu", createNamespace=True)
+
+    run(program)
+
+    names = {name for kind, name in recorder.registered if kind == "Deployment"}
+    assert names == {f"{of}-{track}" for of in ("shop", "shop-eu") for track in (NAME, f"{NAME}-canary")}
+    rules = {name for kind, name in recorder.registered if kind == "PrometheusRule"}
+    assert len(rules) == len({recorder.registered["PrometheusRule", name]["metadata"]["name"] for name in rules}) == 2
+    assert ("Namespace", "shop-eu-eu") in recorder.registered
+    assert ("ConfigMap", NAME) in recorder.registered
+
+
+@pytest.mark.parametrize("wrapped", [pulumi.Output.from_input, pulumi.Output.secret], ids=["output", "secret"])
+def test_inputs_may_be_outputs(recorder: Recorder, wrapped: Any) -> None:  # noqa: ANN401 - makes an output
+    run(lambda: service(env=wrapped({"TOKEN": "hunter2"})))
+
+    assert kinds(recorder) == BOTH_TRACKS
+    hidden = SECRET_MARK in recorder.registered["Deployment", NAME]["spec"]
+    assert hidden == (wrapped is pulumi.Output.secret)
+    assert SECRET_MARK not in recorder.registered["Ingress", NAME]["spec"]
+
+
+def test_a_secret_of_one_service_of_a_stack_hides_the_pods_of_that_one(recorder: Recorder) -> None:
+    services = {
+        NAME: SERVICE | {"env": {"TOKEN": pulumi.Output.secret("hunter2")}},
+        "other": SERVICE | {"path": "/other"},
+    }
+
+    run(lambda: stack(services=services))
+
+    assert SECRET_MARK in recorder.registered["Deployment", f"shop-{NAME}"]["spec"]
+    assert SECRET_MARK not in recorder.registered["Deployment", "shop-other"]["spec"]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"canary": CANARY | {"weight": 101}}, "canary.weight = 101\n    allowed: a whole number of percent"),
+        ({"image": None}, "image = (missing)"),
+        ({"host": None}, "host = (missing)"),
+        ({"serviceName": "Auth"}, "serviceName = Auth"),
+        ({"imagee": "x"}, "imagee = x\n    allowed: no such key; did you mean image?"),
+        ({"maxStep": 0}, "maxStep = 0"),
+        ({"host": pulumi.Output.secret}, "host = (secret)\n    allowed: a value that is not secret"),
+        ({"env": {"a b": "hunter2"}, "secret": {"data": {"KEY": ["hunter2"]}}}, "secret.data.KEY = (secret)"),
+    ],
+)
+@pytest.mark.usefixtures("recorder")
+def test_what_is_wrong_is_told_by_input_and_without_commands_for_another_configuration(
+    inputs: dict[str, Any], message: str
+) -> None:
+    made = {key: value("hidden.example") if callable(value) else value for key, value in inputs.items()}
+
+    with pytest.raises(pulumi.RunError) as caught:
+        run(lambda: service(**made))
+
+    assert str(caught.value).startswith(f"CanaryService {NAME}: ")
+    assert message in str(caught.value)
+    assert "pulumi config" not in str(caught.value)
+    assert "hidden.example" not in str(caught.value)
+
+
+def test_an_update_that_the_project_s_program_refuses_is_refused(recorder: Recorder) -> None:
+    EmptyCluster.live = {NAME: running(20)}
+
+    with pytest.raises(pulumi.RunError, match=r"canary\.weight = 90\n    allowed: at most 70 now"):
+        run(lambda: service(canary=CANARY | {"weight": 90}))
+
+    assert kinds(recorder) == set()
+
+
+@pytest.mark.usefixtures("recorder")
+def test_a_weight_that_falls_is_lowered_first_and_one_that_rises_waits() -> None:
+    EmptyCluster.live = {NAME: running(20)}
+    run(lambda: service(canary=CANARY | {"weight": 5}))
+    assert EmptyCluster.lowered == [(NAME, 5)]
+    assert EmptyCluster.waited_for == []
+
+    run(lambda: service(canary=CANARY | {"weight": 50}))
+    assert EmptyCluster.waited_for == [(NAME, Track.CANARY)]
+
+
+def test_a_preview_that_does_not_know_an_input_says_so_and_goes_on(recorder: Recorder, told: list[str]) -> None:
+    pulumi.runtime.set_mocks(recorder, project="shop", stack="test", preview=True)
+    found: list[str] = []
+
+    run(lambda: service(env={"URL": pulumi.Output.from_input(UNKNOWN)}).url.apply(found.append))
+
+    assert "env.URL" in told[0]
+    assert kinds(recorder) == set()
+    assert found == []
+
+
+class TestOptions:
+    def test_what_a_component_depends_on_comes_before_its_objects_and_may_make_the_namespace(
+        self, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(EmptyCluster, "has_namespace", lambda _: False)
+        with pytest.raises(pulumi.RunError, match=r"namespace = macromind\n.*fix: kubectl create namespace macromind"):
+            run(service)
+
+        def program() -> None:
+            made = pulumi.CustomResource("kubernetes:core/v1:Namespace", "macromind", {})
+            service(opts=pulumi.ResourceOptions(depends_on=[made]))
+
+        run(program)
+
+        assert list(recorder.registered).index(("Namespace", "macromind")) < list(recorder.registered).index(
+            ("Service", NAME)
+        )
+        assert kinds(recorder) == BOTH_TRACKS
+
+    def test_a_namespace_that_is_another_resource_s_may_be_missing(
+        self, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(EmptyCluster, "has_namespace", lambda _: False)
+
+        def program() -> None:
+            made = pulumi.CustomResource("kubernetes:core/v1:Namespace", "macromind", {"metadata": {}})
+            service(namespace=made.urn.apply(lambda _: "macromind"))
+
+        run(program)
+
+        assert kinds(recorder) == BOTH_TRACKS
+
+    @pytest.mark.usefixtures("recorder")
+    @pytest.mark.parametrize("place", ["provider", "providers", "parent"])
+    def test_a_provider_of_the_program_is_refused(self, place: str) -> None:
+        def program() -> None:
+            provider = pulumi.ProviderResource("kubernetes", "mine", {}, None)
+            given: dict[str, Any] = {"provider": provider, "providers": {"kubernetes": provider}}
+            if place == "parent":
+                opts = pulumi.ResourceOptions(providers=given["providers"])
+                given = {"parent": pulumi.ComponentResource("shop:index:Shop", "shop", None, opts)}
+            service(opts=pulumi.ResourceOptions(**{place: given[place]}))
+
+        with pytest.raises(pulumi.RunError, match="Give the inputs kubeconfig or context instead"):
+            run(program)
+
+    def test_a_cluster_that_the_inputs_name_is_the_one_that_is_compared_and_changed(self, recorder: Recorder) -> None:
+        run(lambda: service(kubeconfig=pulumi.Output.secret("apiVersion: v1"), context="other"))
+
+        assert connected == [{"kubeconfig": "apiVersion: v1", "context": "other"}]
+        provider = recorder.registered["kubernetes", f"{NAME}-kubernetes"]
+        assert provider["context"] == "other"
+        assert "apiVersion" not in str(provider["kubeconfig"]) or SECRET_MARK in provider["kubeconfig"]
+
+    def test_without_one_it_is_that_of_the_default_provider(self, recorder: Recorder) -> None:
+        pulumi.runtime.set_all_config({"kubernetes:context": "default", "shop:x": "1"}, [])
+
+        run(service)
+
+        assert connected == [{"context": "default"}]
+        assert not [name for kind, name in recorder.registered if kind == "kubernetes"]
+
+
+def test_a_cluster_that_cannot_be_asked_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, recorder: Recorder
+) -> None:
+    def unreachable(_: object) -> None:
+        raise ClusterError("the API server cannot be asked")
+
+    monkeypatch.setattr("canary_service.rollout.update.connect", unreachable)
+
+    with pytest.raises(pulumi.RunError, match=f"^CanaryService {NAME}: the API server cannot be asked$"):
+        run(service)
+
+    assert kinds(recorder) == set()
+
+
+def test_the_types_of_the_inputs_are_those_of_the_configuration() -> None:
+    assert ARGUMENTS.read_text() == arguments(), "run `python -m canary_service.components.generate`"
+
+
+def test_the_schema_of_the_package_is_that_of_its_classes() -> None:
+    assert SCHEMA.read_text() == schema(), "run `python -m canary_service.components.generate`"
+
+
+def test_every_input_is_described_in_the_schema() -> None:
+    found = json.loads(SCHEMA.read_text())
+    typed = found["types"] | {
+        name: {"properties": each["inputProperties"]} for name, each in found["resources"].items()
+    }
+
+    assert [
+        (name, key)
+        for name, each in typed.items()
+        for key, described in each["properties"].items()
+        if not described.get("description")
+    ] == []
