@@ -5,7 +5,7 @@ import contextlib
 import json
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,8 @@ _STAGES = Path(__file__).with_name("kwok-stages.yaml")
 _AUDIT_POLICY = Path(__file__).with_name("audit-policy.yaml")
 _POLL_SECONDS = 0.1
 
+Kind = tuple[str, str, str, str]
+"""Group, version, kind and plural of what is defined without its schema."""
 
 _SERVED = frozenset(
     {
@@ -46,11 +48,11 @@ _SERVED = frozenset(
 )
 """What is for use here. Each takes the API server a part of a second, large ones more."""
 
-_GATEWAY_API, _TRAEFIK = ("gateway.networking.k8s.io", "v1"), ("traefik.io", "v1alpha1")
-_LISTED = (
-    (*_GATEWAY_API, "BackendTLSPolicy", "backendtlspolicies"),
-    (*_GATEWAY_API, "GRPCRoute", "grpcroutes"),
-    (*_GATEWAY_API, "TLSRoute", "tlsroutes"),
+GATEWAY_API, _TRAEFIK = ("gateway.networking.k8s.io", "v1"), ("traefik.io", "v1alpha1")
+_LISTED: tuple[Kind, ...] = (
+    (*GATEWAY_API, "BackendTLSPolicy", "backendtlspolicies"),
+    (*GATEWAY_API, "GRPCRoute", "grpcroutes"),
+    (*GATEWAY_API, "TLSRoute", "tlsroutes"),
     (*_TRAEFIK, "IngressRouteTCP", "ingressroutetcps"),
     (*_TRAEFIK, "IngressRouteUDP", "ingressrouteudps"),
     (*_TRAEFIK, "Middleware", "middlewares"),
@@ -102,12 +104,19 @@ class ControlPlane:
     COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok-controller")
 
     def __init__(
-        self, state: StateFolder, toolchain: Mapping[str, str], api_port: int, web_port: int, processes: Processes
+        self,
+        state: StateFolder,
+        toolchain: Mapping[str, str],
+        api_port: int,
+        web_port: int,
+        processes: Processes,
+        more_kinds: Sequence[Kind] = (),
     ) -> None:
         self._state = state
         self._toolchain = toolchain
         self._api_port = api_port
         self._web_port = web_port
+        self._listed = (*_LISTED, *more_kinds)
         self._url = f"https://127.0.0.1:{api_port}"
         self._processes = processes
         self._cluster = state.control_plane / "clusters" / _NAME
@@ -168,9 +177,9 @@ class ControlPlane:
         ):
             async with asyncio.TaskGroup() as definitions:
                 complete = _definitions(Path(self._toolchain["crds"]))
-                for definition in (*complete, *(_without_schema(*each) for each in _LISTED)):
+                for definition in (*complete, *(_without_schema(*each) for each in self._listed)):
                     definitions.create_task(self._define(definition, session))
-            for found in (_INGRESS_CLASS, _GATEWAY_CLASS, _gateway(self._web_port)):
+            for found in (_INGRESS_CLASS, _GATEWAY_CLASS, gateway("gateway", "traefik", self._web_port)):
                 await client.apply(found, field_manager="sandbox", force=True)
             while self.awaited:
                 with contextlib.suppress(ApiError, httpx2.HTTPError):
@@ -233,17 +242,18 @@ class ControlPlane:
         return await self._processes.ended(pid)
 
 
-_GATEWAY_CLASS = create_global_resource(*_GATEWAY_API, "GatewayClass", "gatewayclasses")(
+_GATEWAY_CLASS = create_global_resource(*GATEWAY_API, "GatewayClass", "gatewayclasses")(
     metadata=ObjectMeta(name="traefik"), spec={"controllerName": "traefik.io/gateway-controller"}
 )
-_Gateway = create_namespaced_resource(*_GATEWAY_API, "Gateway", "gateways")
+_Gateway = create_namespaced_resource(*GATEWAY_API, "Gateway", "gateways")
 
 
-def _gateway(port: int) -> GenericNamespacedResource:
+def gateway(name: str, gateway_class: str, port: int) -> GenericNamespacedResource:
+    """Return a Gateway in namespace `default` that takes the routes of every namespace."""
     listener = {"name": "web", "protocol": "HTTP", "port": port, "allowedRoutes": {"namespaces": {"from": "All"}}}
     return _Gateway(
-        metadata=ObjectMeta(name="gateway", namespace="default"),
-        spec={"gatewayClassName": "traefik", "listeners": [listener]},
+        metadata=ObjectMeta(name=name, namespace="default"),
+        spec={"gatewayClassName": gateway_class, "listeners": [listener]},
     )
 
 

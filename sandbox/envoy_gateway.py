@@ -1,0 +1,128 @@
+"""Envoy Gateway with an Envoy of its own: a second implementation of the Gateway API, for tests that ask for it."""
+
+import json
+import os
+import sys
+from base64 import b64encode
+from collections.abc import Mapping
+
+from lightkube import AsyncClient, KubeConfig
+from lightkube.generic_resource import create_global_resource, create_namespaced_resource
+from lightkube.models.meta_v1 import ObjectMeta
+from lightkube.resources.core_v1 import Namespace, Secret
+
+from sandbox.control_plane import GATEWAY_API, gateway
+from sandbox.errors import SandboxError
+from sandbox.polling import answered
+from sandbox.processes import Processes, log_tail
+from sandbox.state import StateFolder
+
+GATEWAY = "envoy"
+"""Name of the Gateway in namespace `default`, which takes the routes of every namespace, and of its GatewayClass."""
+
+_CONTROLLER = "gateway.envoyproxy.io/gatewayclass-controller"
+_GROUP, _VERSION = "gateway.envoyproxy.io", "v1alpha1"
+_NAMESPACE = "envoy-gateway-system"
+_CERTIFICATES = "/certs"
+"""Where Envoy Gateway looks for its certificates when its resources are those of a cluster; not a setting."""
+
+KINDS = ((_GROUP, _VERSION, "EnvoyProxy", "envoyproxies"),)
+"""What it has to find defined. Its policies may be missing."""
+
+_GatewayClass = create_global_resource(*GATEWAY_API, "GatewayClass", "gatewayclasses")
+_EnvoyProxy = create_namespaced_resource(*KINDS[0])
+
+
+class EnvoyGateway:
+    """The Envoy Gateway process, which starts Envoy as another one.
+
+    Both listen inside the sandbox's network namespace only: Envoy on `port` for requests, and on `admin_port` for
+    questions about itself; Envoy Gateway on 8081, 9443, 18000 to 18002, 19000 and 19001, none of which is a setting.
+    """
+
+    def __init__(
+        self, state: StateFolder, toolchain: Mapping[str, str], port: int, admin_port: int, processes: Processes
+    ) -> None:
+        self._state = state
+        self._toolchain = toolchain
+        self._port = port
+        self._admin_port = admin_port
+        self._processes = processes
+        self._configuration = state.envoy_gateway / "envoy-gateway.yaml"
+        self._environment = {"KUBECONFIG": str(state.kubeconfig), "HOME": str(state.envoy_gateway)}
+
+    async def prepare(self) -> None:
+        """Write certificates and configuration, and what the API server has to know of them.
+
+        Raises:
+            SandboxError: certificates could not be made.
+
+        """
+        folder, version = self._state.envoy_gateway, self._toolchain["envoy_version"]
+        folder.mkdir()
+        certgen = [self._toolchain["envoy_gateway"], "certgen", "--local", "--config-home", folder]
+        log = self._state.logs / "envoy-gateway-certificates.log"
+        if await self._processes.ended(self._processes.start(certgen, log, self._environment)):
+            raise SandboxError(f"Envoy Gateway could not make its certificates. The end of its log:\n{log_tail(log)}")
+        # Found there, it is not downloaded.
+        envoy = folder / "envoy-versions" / version / "bin" / "envoy"
+        envoy.parent.mkdir(parents=True)
+        envoy.symlink_to(self._toolchain["envoy"])
+        homes = dict.fromkeys(("configHome", "dataHome", "stateHome", "runtimeDir"), str(folder))
+        configuration = {
+            "apiVersion": f"{_GROUP}/{_VERSION}",
+            "kind": "EnvoyGateway",
+            "gateway": {"controllerName": _CONTROLLER},
+            "provider": {
+                "type": "Custom",
+                "custom": {
+                    "resource": {"type": "Kubernetes", "kubernetes": {"leaderElection": {"disable": True}}},
+                    "infrastructure": {"type": "Host", "host": homes},
+                },
+            },
+        }
+        self._configuration.write_text(json.dumps(configuration), encoding="utf-8")  # which is YAML, too
+        async with AsyncClient(KubeConfig.from_file(self._state.kubeconfig), trust_env=False) as client:
+            for found in self._objects():
+                await client.apply(found, field_manager="sandbox", force=True)
+
+    def _objects(self) -> tuple[object, ...]:
+        secret = (self._state.envoy_gateway / "certs" / "envoy-oidc-hmac" / "hmac-secret").read_bytes()
+        bootstrap = {
+            "type": "JSONPatch",
+            "jsonPatches": [
+                {"op": "replace", "path": "/admin/address/socket_address/port_value", "value": self._admin_port}
+            ],
+        }
+        proxy = {
+            "provider": {"type": "Host", "host": {"envoyVersion": self._toolchain["envoy_version"]}},
+            "bootstrap": bootstrap,
+            "concurrency": 2,
+            "telemetry": {"accessLog": {"disable": True}},
+        }
+        parameters = {"group": _GROUP, "kind": "EnvoyProxy", "name": GATEWAY, "namespace": _NAMESPACE}
+        return (
+            Namespace(metadata=ObjectMeta(name=_NAMESPACE)),
+            Secret(
+                metadata=ObjectMeta(name="envoy-oidc-hmac", namespace=_NAMESPACE),
+                data={"hmac-secret": b64encode(secret).decode()},
+            ),
+            _EnvoyProxy(metadata=ObjectMeta(name=GATEWAY, namespace=_NAMESPACE), spec=proxy),
+            _GatewayClass(
+                metadata=ObjectMeta(name=GATEWAY), spec={"controllerName": _CONTROLLER, "parametersRef": parameters}
+            ),
+            gateway(GATEWAY, GATEWAY, self._port),
+        )
+
+    def start(self) -> int:
+        """Start Envoy Gateway and return its process id."""
+        certificates = self._state.envoy_gateway / "certs" / "envoy-gateway"
+        reroot = [sys.executable, "-m", "sandbox.reroot", certificates, _CERTIFICATES]
+        command = [self._toolchain["envoy_gateway"], "server", "--config-path", self._configuration]
+        return self._processes.start(
+            [*reroot, *command], self._state.logs / "envoy-gateway.log", os.environ | self._environment
+        )
+
+    async def wait_until_ready(self) -> None:
+        """Return once Envoy has the configuration for its Gateway."""
+        await answered(f"http://127.0.0.1:{self._admin_port}/ready")
