@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 
 from sandbox.control_plane import ControlPlane
-from sandbox.envoy_gateway import KINDS, EnvoyGateway
+from sandbox.envoy_gateway import EnvoyGateway
 from sandbox.errors import SandboxError
 from sandbox.forwarder import forward
 from sandbox.processes import Processes, log_tail
@@ -41,11 +41,10 @@ class Components:
         api_port, admin_port, prometheus_port = (listeners[name].getsockname()[1] for name in _FORWARDED)
         web_port = listeners["proxy"].getsockname()[1]
         self._envoy_gateway = None
-        if "envoy" in listeners:
+        if "envoy_gateway" in toolchain:
             ports = (listeners[name].getsockname()[1] for name in _ENVOY_FORWARDED)
             self._envoy_gateway = EnvoyGateway(state, toolchain, *ports, self._processes)
-        kinds = KINDS if self._envoy_gateway else ()
-        self._control_plane = ControlPlane(state, toolchain, api_port, web_port, self._processes, kinds)
+        self._control_plane = ControlPlane(state, toolchain, api_port, web_port, self._processes)
         self._proxy = Proxy(state, toolchain["traefik"], listeners["proxy"], admin_port, self._processes)
         self._prometheus = Prometheus(state, toolchain["prometheus"], prometheus_port, admin_port, self._processes)
         self._operator = PrometheusOperator(state, toolchain["promtool"], self._prometheus, self._processes)

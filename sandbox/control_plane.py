@@ -5,7 +5,7 @@ import contextlib
 import json
 import re
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,9 +30,6 @@ _STAGES = Path(__file__).with_name("kwok-stages.yaml")
 _AUDIT_POLICY = Path(__file__).with_name("audit-policy.yaml")
 _POLL_SECONDS = 0.1
 
-Kind = tuple[str, str, str, str]
-"""Group, version, kind and plural of what is defined without its schema."""
-
 _SERVED = frozenset(
     {
         "gatewayclasses.gateway.networking.k8s.io",
@@ -49,7 +46,7 @@ _SERVED = frozenset(
 """What is for use here. Each takes the API server a part of a second, large ones more."""
 
 GATEWAY_API, _TRAEFIK = ("gateway.networking.k8s.io", "v1"), ("traefik.io", "v1alpha1")
-_LISTED: tuple[Kind, ...] = (
+_LISTED = (
     (*GATEWAY_API, "BackendTLSPolicy", "backendtlspolicies"),
     (*GATEWAY_API, "GRPCRoute", "grpcroutes"),
     (*GATEWAY_API, "TLSRoute", "tlsroutes"),
@@ -63,6 +60,9 @@ _LISTED: tuple[Kind, ...] = (
     (*_TRAEFIK, "TLSStore", "tlsstores"),
 )
 """Kinds that Traefik has to be able to list before it serves the others, without their schema, which is long."""
+
+ENVOY_PROXY = ("gateway.envoyproxy.io", "v1alpha1", "EnvoyProxy", "envoyproxies")
+"""What Envoy Gateway has to find defined, likewise. Its policies may be missing."""
 
 _NAME_LINE = re.compile(r"^  name: (\S+)$", re.MULTILINE)
 
@@ -104,19 +104,12 @@ class ControlPlane:
     COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok-controller")
 
     def __init__(
-        self,
-        state: StateFolder,
-        toolchain: Mapping[str, str],
-        api_port: int,
-        web_port: int,
-        processes: Processes,
-        more_kinds: Sequence[Kind] = (),
+        self, state: StateFolder, toolchain: Mapping[str, str], api_port: int, web_port: int, processes: Processes
     ) -> None:
         self._state = state
         self._toolchain = toolchain
         self._api_port = api_port
         self._web_port = web_port
-        self._listed = (*_LISTED, *more_kinds)
         self._url = f"https://127.0.0.1:{api_port}"
         self._processes = processes
         self._cluster = state.control_plane / "clusters" / _NAME
@@ -176,8 +169,9 @@ class ControlPlane:
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls)) as session,
         ):
             async with asyncio.TaskGroup() as definitions:
+                listed = (*_LISTED, *((ENVOY_PROXY,) if "envoy_gateway" in self._toolchain else ()))
                 complete = _definitions(Path(self._toolchain["crds"]))
-                for definition in (*complete, *(_without_schema(*each) for each in self._listed)):
+                for definition in (*complete, *(_without_schema(*each) for each in listed)):
                     definitions.create_task(self._define(definition, session))
             for found in (_INGRESS_CLASS, _GATEWAY_CLASS, gateway("gateway", "traefik", self._web_port)):
                 await client.apply(found, field_manager="sandbox", force=True)

@@ -11,7 +11,7 @@ from lightkube.generic_resource import create_global_resource, create_namespaced
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import Namespace, Secret
 
-from sandbox.control_plane import GATEWAY_API, gateway
+from sandbox.control_plane import ENVOY_PROXY, GATEWAY_API, gateway
 from sandbox.errors import SandboxError
 from sandbox.polling import answered
 from sandbox.processes import Processes, log_tail
@@ -21,16 +21,13 @@ GATEWAY = "envoy"
 """Name of the Gateway in namespace `default`, which takes the routes of every namespace, and of its GatewayClass."""
 
 _CONTROLLER = "gateway.envoyproxy.io/gatewayclass-controller"
-_GROUP, _VERSION = "gateway.envoyproxy.io", "v1alpha1"
+_GROUP, _VERSION, _KIND, _ = ENVOY_PROXY
 _NAMESPACE = "envoy-gateway-system"
 _CERTIFICATES = "/certs"
 """Where Envoy Gateway looks for its certificates when its resources are those of a cluster; not a setting."""
 
-KINDS = ((_GROUP, _VERSION, "EnvoyProxy", "envoyproxies"),)
-"""What it has to find defined. Its policies may be missing."""
-
 _GatewayClass = create_global_resource(*GATEWAY_API, "GatewayClass", "gatewayclasses")
-_EnvoyProxy = create_namespaced_resource(*KINDS[0])
+_EnvoyProxy = create_namespaced_resource(*ENVOY_PROXY)
 
 
 class EnvoyGateway:
@@ -60,15 +57,15 @@ class EnvoyGateway:
         """
         folder, version = self._state.envoy_gateway, self._toolchain["envoy_version"]
         folder.mkdir()
-        certgen = [self._toolchain["envoy_gateway"], "certgen", "--local", "--config-home", folder]
+        certgen = [self._toolchain["envoy_gateway"], "certgen", "--local", "--config-home", folder / "config"]
         log = self._state.logs / "envoy-gateway-certificates.log"
         if await self._processes.ended(self._processes.start(certgen, log, self._environment)):
             raise SandboxError(f"Envoy Gateway could not make its certificates. The end of its log:\n{log_tail(log)}")
         # Found there, it is not downloaded.
-        envoy = folder / "envoy-versions" / version / "bin" / "envoy"
+        envoy = folder / "data" / "envoy-versions" / version / "bin" / "envoy"
         envoy.parent.mkdir(parents=True)
         envoy.symlink_to(self._toolchain["envoy"])
-        homes = dict.fromkeys(("configHome", "dataHome", "stateHome", "runtimeDir"), str(folder))
+        homes = {"configHome": "config", "dataHome": "data", "stateHome": "state", "runtimeDir": "runtime"}
         configuration = {
             "apiVersion": f"{_GROUP}/{_VERSION}",
             "kind": "EnvoyGateway",
@@ -77,7 +74,10 @@ class EnvoyGateway:
                 "type": "Custom",
                 "custom": {
                     "resource": {"type": "Kubernetes", "kubernetes": {"leaderElection": {"disable": True}}},
-                    "infrastructure": {"type": "Host", "host": homes},
+                    "infrastructure": {
+                        "type": "Host",
+                        "host": {setting: str(folder / name) for setting, name in homes.items()},
+                    },
                 },
             },
         }
@@ -87,7 +87,12 @@ class EnvoyGateway:
                 await client.apply(found, field_manager="sandbox", force=True)
 
     def _objects(self) -> tuple[object, ...]:
-        secret = (self._state.envoy_gateway / "certs" / "envoy-oidc-hmac" / "hmac-secret").read_bytes()
+        certificates = self._state.envoy_gateway / "config" / "certs"
+
+        def secret(name: str, kind: str = "Opaque") -> Secret:
+            data = {file.name: b64encode(file.read_bytes()).decode() for file in (certificates / name).iterdir()}
+            return Secret(metadata=ObjectMeta(name=name, namespace=_NAMESPACE), type=kind, data=data)
+
         bootstrap = {
             "type": "JSONPatch",
             "jsonPatches": [
@@ -100,13 +105,11 @@ class EnvoyGateway:
             "concurrency": 2,
             "telemetry": {"accessLog": {"disable": True}},
         }
-        parameters = {"group": _GROUP, "kind": "EnvoyProxy", "name": GATEWAY, "namespace": _NAMESPACE}
+        parameters = {"group": _GROUP, "kind": _KIND, "name": GATEWAY, "namespace": _NAMESPACE}
         return (
             Namespace(metadata=ObjectMeta(name=_NAMESPACE)),
-            Secret(
-                metadata=ObjectMeta(name="envoy-oidc-hmac", namespace=_NAMESPACE),
-                data={"hmac-secret": b64encode(secret).decode()},
-            ),
+            secret("envoy-oidc-hmac"),
+            secret("envoy", "kubernetes.io/tls"),
             _EnvoyProxy(metadata=ObjectMeta(name=GATEWAY, namespace=_NAMESPACE), spec=proxy),
             _GatewayClass(
                 metadata=ObjectMeta(name=GATEWAY), spec={"controllerName": _CONTROLLER, "parametersRef": parameters}
@@ -116,7 +119,7 @@ class EnvoyGateway:
 
     def start(self) -> int:
         """Start Envoy Gateway and return its process id."""
-        certificates = self._state.envoy_gateway / "certs" / "envoy-gateway"
+        certificates = self._state.envoy_gateway / "config" / "certs" / "envoy-gateway"
         reroot = [sys.executable, "-m", "sandbox.reroot", certificates, _CERTIFICATES]
         command = [self._toolchain["envoy_gateway"], "server", "--config-path", self._configuration]
         return self._processes.start(

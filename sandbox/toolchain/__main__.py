@@ -66,7 +66,8 @@ def _text(found: Mapping[str, Found], wanted: Sequence[Module]) -> str:
     if missing := _missing(found, wanted):
         lines.append(
             f"To be built: {', '.join(missing)}\n"
-            f"This takes about {roughly(_seconds(found, wanted))} and {build.space(found, wanted) / 1e9:.1f} GB of disk."
+            f"This takes about {roughly(_seconds(found, wanted))} and {build.space(found, wanted) / 1e9:.1f} GB "
+            "of disk."
         )
     if unused := cache.unused():
         lines.append(

@@ -1,0 +1,70 @@
+"""What Envoy routes by at this moment, as Envoy Gateway has told it."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sandbox.routes_in_force import direct
+
+_TIMEOUT_SECONDS = 5
+_CONFIGURED = re.compile(r"^(?:.*\.config_reload|cluster\..*\.update_success): (\d+)$", re.MULTILINE)
+_CANARY = "/backend/1"
+"""What the name of the canary's backend ends in: it is the second one of each rule (docs/adr/0014-routers.md)."""
+
+
+def canary_weight(admin_url: str, namespace: str, route: str) -> int | None:
+    """Return the percent that Envoy sends to the canary of an HTTPRoute, or None without a route.
+
+    A backend without pods has no share.
+
+    Raises:
+        OSError: Envoy does not answer; a retry may help.
+    """
+    parts = json.loads(_get(f"{admin_url}/config_dump?include_eds"))["configs"]
+    # One for each rule, named by its number: the last one takes what the others leave.
+    name = re.compile(rf"httproute/{namespace}/{route}/rule/(\d+)/")
+    rules = {int(found[1]): each for each in _routes(parts) if (found := name.match(each.get("name", "")))}
+    if not rules:
+        return None
+    action = rules[max(rules)].get("route", {})
+    shares = _weighted(action) if "weighted_clusters" in action else _localities(parts, action.get("cluster", ""))
+    total = sum(shares.values())
+    return round(100 * sum(weight for name, weight in shares.items() if name.endswith(_CANARY)) / total) if total else 0
+
+
+def reloads(admin_url: str) -> int:
+    """Return how often Envoy has been told something new of its routes and endpoints.
+
+    Raises:
+        OSError: Envoy does not answer; a retry may help.
+    """
+    return sum(map(int, _CONFIGURED.findall(_get(f"{admin_url}/stats?filter=config_reload|update_success"))))
+
+
+def _routes(parts: list[Any]) -> Iterator[Mapping[str, Any]]:
+    for part in parts:
+        for configuration in part.get("dynamic_route_configs", ()):
+            for host in configuration["route_config"].get("virtual_hosts", ()):
+                yield from host.get("routes", ())
+
+
+def _weighted(action: Mapping[str, Any]) -> dict[str, int]:
+    return {each["name"]: each.get("weight", 0) for each in action["weighted_clusters"]["clusters"]}
+
+
+def _localities(parts: list[Any], cluster: str) -> dict[str, int]:
+    """Return the weights of the backends that are one cluster, each a locality of its own."""
+    return {
+        endpoints["locality"]["region"]: endpoints.get("load_balancing_weight", 0)
+        for part in parts
+        for found in part.get("dynamic_endpoint_configs", ())
+        if found["endpoint_config"].get("cluster_name") == cluster
+        for endpoints in found["endpoint_config"].get("endpoints", ())
+    }
+
+
+def _get(url: str) -> str:
+    with direct.open(url, timeout=_TIMEOUT_SECONDS) as response:
+        answer: bytes = response.read()
+    return answer.decode()
