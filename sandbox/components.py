@@ -42,8 +42,8 @@ class Components:
         web_port = listeners["proxy"].getsockname()[1]
         self._envoy_gateway = None
         if "envoy_gateway" in toolchain:
-            ports = (listeners[name].getsockname()[1] for name in _ENVOY_FORWARDED)
-            self._envoy_gateway = EnvoyGateway(state, toolchain, *ports, self._processes)
+            port, envoy_admin_port = (listeners[name].getsockname()[1] for name in _ENVOY_FORWARDED)
+            self._envoy_gateway = EnvoyGateway(state, toolchain, port, envoy_admin_port, self._processes)
         self._control_plane = ControlPlane(state, toolchain, api_port, web_port, self._processes)
         self._proxy = Proxy(state, toolchain["traefik"], listeners["proxy"], admin_port, self._processes)
         self._prometheus = Prometheus(state, toolchain["prometheus"], prometheus_port, admin_port, self._processes)

@@ -7,7 +7,7 @@ from base64 import b64encode
 from collections.abc import Mapping
 
 from lightkube import AsyncClient, KubeConfig
-from lightkube.generic_resource import create_global_resource, create_namespaced_resource
+from lightkube.generic_resource import GenericNamespacedResource, create_global_resource, create_namespaced_resource
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import Namespace, Secret
 
@@ -45,6 +45,7 @@ class EnvoyGateway:
         self._port = port
         self._admin_port = admin_port
         self._processes = processes
+        self._certificates = state.envoy_gateway / "config" / "certs"
         self._configuration = state.envoy_gateway / "envoy-gateway.yaml"
         self._environment = {"KUBECONFIG": str(state.kubeconfig), "HOME": str(state.envoy_gateway)}
 
@@ -57,7 +58,7 @@ class EnvoyGateway:
         """
         folder, version = self._state.envoy_gateway, self._toolchain["envoy_version"]
         folder.mkdir()
-        certgen = [self._toolchain["envoy_gateway"], "certgen", "--local", "--config-home", folder / "config"]
+        certgen = [self._toolchain["envoy_gateway"], "certgen", "--local", "--config-home", str(folder / "config")]
         log = self._state.logs / "envoy-gateway-certificates.log"
         if await self._processes.ended(self._processes.start(certgen, log, self._environment)):
             raise SandboxError(f"Envoy Gateway could not make its certificates. The end of its log:\n{log_tail(log)}")
@@ -83,48 +84,37 @@ class EnvoyGateway:
         }
         self._configuration.write_text(json.dumps(configuration), encoding="utf-8")  # which is YAML, too
         async with AsyncClient(KubeConfig.from_file(self._state.kubeconfig), trust_env=False) as client:
-            for found in self._objects():
-                await client.apply(found, field_manager="sandbox", force=True)
+            await client.apply(Namespace(metadata=ObjectMeta(name=_NAMESPACE)), field_manager="sandbox")
+            for found in (self._secret("envoy-oidc-hmac"), self._secret("envoy", "kubernetes.io/tls"), self._proxy()):
+                await client.apply(found, field_manager="sandbox")
+            parameters = {"group": _GROUP, "kind": _KIND, "name": GATEWAY, "namespace": _NAMESPACE}
+            spec = {"controllerName": _CONTROLLER, "parametersRef": parameters}
+            await client.apply(_GatewayClass(metadata=ObjectMeta(name=GATEWAY), spec=spec), field_manager="sandbox")
+            await client.apply(gateway(GATEWAY, GATEWAY, self._port), field_manager="sandbox")
 
-    def _objects(self) -> tuple[object, ...]:
-        certificates = self._state.envoy_gateway / "config" / "certs"
+    def _secret(self, name: str, kind: str = "Opaque") -> Secret:
+        folder = self._certificates / name
+        data = {file.name: b64encode(file.read_bytes()).decode() for file in folder.iterdir()}
+        return Secret(metadata=ObjectMeta(name=name, namespace=_NAMESPACE), type=kind, data=data)
 
-        def secret(name: str, kind: str = "Opaque") -> Secret:
-            data = {file.name: b64encode(file.read_bytes()).decode() for file in (certificates / name).iterdir()}
-            return Secret(metadata=ObjectMeta(name=name, namespace=_NAMESPACE), type=kind, data=data)
-
-        bootstrap = {
-            "type": "JSONPatch",
-            "jsonPatches": [
-                {"op": "replace", "path": "/admin/address/socket_address/port_value", "value": self._admin_port}
-            ],
-        }
-        proxy = {
+    def _proxy(self) -> GenericNamespacedResource:
+        """Return how Envoy is to run: with its own choice of admin port nobody would find it."""
+        port = {"op": "replace", "path": "/admin/address/socket_address/port_value", "value": self._admin_port}
+        spec = {
             "provider": {"type": "Host", "host": {"envoyVersion": self._toolchain["envoy_version"]}},
-            "bootstrap": bootstrap,
+            "bootstrap": {"type": "JSONPatch", "jsonPatches": [port]},
             "concurrency": 2,
             "telemetry": {"accessLog": {"disable": True}},
         }
-        parameters = {"group": _GROUP, "kind": _KIND, "name": GATEWAY, "namespace": _NAMESPACE}
-        return (
-            Namespace(metadata=ObjectMeta(name=_NAMESPACE)),
-            secret("envoy-oidc-hmac"),
-            secret("envoy", "kubernetes.io/tls"),
-            _EnvoyProxy(metadata=ObjectMeta(name=GATEWAY, namespace=_NAMESPACE), spec=proxy),
-            _GatewayClass(
-                metadata=ObjectMeta(name=GATEWAY), spec={"controllerName": _CONTROLLER, "parametersRef": parameters}
-            ),
-            gateway(GATEWAY, GATEWAY, self._port),
-        )
+        return _EnvoyProxy(metadata=ObjectMeta(name=GATEWAY, namespace=_NAMESPACE), spec=spec)
 
     def start(self) -> int:
         """Start Envoy Gateway and return its process id."""
-        certificates = self._state.envoy_gateway / "config" / "certs" / "envoy-gateway"
+        certificates = str(self._certificates / "envoy-gateway")
         reroot = [sys.executable, "-m", "sandbox.reroot", certificates, _CERTIFICATES]
-        command = [self._toolchain["envoy_gateway"], "server", "--config-path", self._configuration]
-        return self._processes.start(
-            [*reroot, *command], self._state.logs / "envoy-gateway.log", os.environ | self._environment
-        )
+        command = [self._toolchain["envoy_gateway"], "server", "--config-path", str(self._configuration)]
+        environment = os.environ | self._environment
+        return self._processes.start([*reroot, *command], self._state.logs / "envoy-gateway.log", environment)
 
     async def wait_until_ready(self) -> None:
         """Return once Envoy has the configuration for its Gateway."""

@@ -127,8 +127,8 @@ def _build_missing(found: Mapping[str, Found], wanted: Sequence[Module], stream:
     progress = Progress(steps, stream, resumed=cache.workspace().exists())
     progress.note(
         f"Building {', '.join(name for products in names.values() for name in products)}, once.\n"
-        f"This takes about {roughly(Estimate(steps, processors()).remaining())}, and {space(found, wanted) / 1e9:.1f} GB "
-        f"of disk meanwhile, in {cache.folder()}"
+        f"This takes about {roughly(Estimate(steps, processors()).remaining())}, and "
+        f"{space(found, wanted) / 1e9:.1f} GB of disk meanwhile, in {cache.folder()}"
     )
     shutil.rmtree(cache.scratch(), ignore_errors=True)  # of steps that were interrupted: up to 1 GB each
     for task in todo:

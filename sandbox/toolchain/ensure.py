@@ -18,8 +18,8 @@ class Toolchain:
     `kubernetes_provider` is the folder that holds the provider's executable and nothing else of interest: to be
     known to an engine, that executable is linked into a real folder
     `$PULUMI_HOME/plugins/resource-kubernetes-v<kubernetes_provider_version>` (the engine does not list a plugin
-    whose folder is itself a link). `crds` is a folder
-    of CustomResourceDefinitions in YAML files. A sandbox runs `envoy_gateway` if it is there.
+    whose folder is itself a link). `crds` is a folder of
+    CustomResourceDefinitions in YAML files. A sandbox runs `envoy_gateway` if it is there.
     """
 
     pulumi: Path

@@ -68,8 +68,9 @@ def sandbox(started: Started) -> Sandbox:
 def envoy_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
     """One more, with Envoy Gateway in it."""
     state = tmp_path_factory.mktemp("envoy") / "sandbox"
+    steps: list[str] = []
     try:
-        yield start(state, ensure(on_demand=True), str, outlive_starter=False)
+        yield start(state, ensure(on_demand=True), steps.append, outlive_starter=False)
     finally:
         stop(state)
 
