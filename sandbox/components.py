@@ -40,13 +40,15 @@ class Components:
         self._processes = Processes()
         api_port, admin_port, prometheus_port = (listeners[name].getsockname()[1] for name in _FORWARDED)
         web_port = listeners["proxy"].getsockname()[1]
+        proxies = {"traefik": (admin_port, "/metrics")}
         self._envoy_gateway = None
         if "envoy_gateway" in toolchain:
             port, envoy_admin_port = (listeners[name].getsockname()[1] for name in _ENVOY_FORWARDED)
+            proxies["envoy"] = envoy_admin_port, "/stats/prometheus"
             self._envoy_gateway = EnvoyGateway(state, toolchain, port, envoy_admin_port, self._processes)
         self._control_plane = ControlPlane(state, toolchain, api_port, web_port, self._processes)
         self._proxy = Proxy(state, toolchain["traefik"], listeners["proxy"], admin_port, self._processes)
-        self._prometheus = Prometheus(state, toolchain["prometheus"], prometheus_port, admin_port, self._processes)
+        self._prometheus = Prometheus(state, toolchain["prometheus"], prometheus_port, proxies, self._processes)
         self._operator = PrometheusOperator(state, toolchain["promtool"], self._prometheus, self._processes)
         self._awaited = {"traefik", "prometheus"}
         self._running: dict[str, int] = {}

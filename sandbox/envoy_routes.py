@@ -21,16 +21,22 @@ def canary_weight(admin_url: str, namespace: str, route: str) -> int | None:
     Raises:
         OSError: Envoy does not answer; a retry may help.
     """
-    parts = json.loads(_get(f"{admin_url}/config_dump?include_eds"))["configs"]
-    # One for each rule, named by its number: the last one takes what the others leave.
-    name = re.compile(rf"httproute/{namespace}/{route}/rule/(\d+)/")
-    rules = {int(found[1]): each for each in _routes(parts) if (found := name.match(each.get("name", "")))}
-    if not rules:
+    parts, action = _last_rule(admin_url, namespace, route)
+    if action is None:
         return None
-    action = rules[max(rules)].get("route", {})
     shares = _weighted(action) if "weighted_clusters" in action else _localities(parts, action.get("cluster", ""))
     total = sum(shares.values())
     return round(100 * sum(weight for name, weight in shares.items() if name.endswith(_CANARY)) / total) if total else 0
+
+
+def clusters(admin_url: str, namespace: str, route: str) -> int:
+    """Return among how many clusters Envoy shares out the requests of an HTTPRoute that nothing else decides.
+
+    Raises:
+        OSError: Envoy does not answer; a retry may help.
+    """
+    _, action = _last_rule(admin_url, namespace, route)
+    return len(_weighted(action)) if action and "weighted_clusters" in action else int(action is not None)
 
 
 def reloads(admin_url: str) -> int:
@@ -40,6 +46,14 @@ def reloads(admin_url: str) -> int:
         OSError: Envoy does not answer; a retry may help.
     """
     return sum(map(int, _CONFIGURED.findall(_get(f"{admin_url}/stats?filter=config_reload|update_success"))))
+
+
+def _last_rule(admin_url: str, namespace: str, route: str) -> tuple[list[Any], Mapping[str, Any] | None]:
+    """Return Envoy's configuration and, of it, what is done with requests that no other rule takes."""
+    parts: list[Any] = json.loads(_get(f"{admin_url}/config_dump?include_eds"))["configs"]
+    name = re.compile(rf"httproute/{namespace}/{route}/rule/(\d+)/")
+    rules = {int(found[1]): each for each in _routes(parts) if (found := name.match(each.get("name", "")))}
+    return parts, rules[max(rules)].get("route", {}) if rules else None
 
 
 def _routes(parts: list[Any]) -> Iterator[Mapping[str, Any]]:

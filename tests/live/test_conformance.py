@@ -141,7 +141,7 @@ class Routed:
 
 @pytest.fixture(scope="module")
 def results() -> Iterator[Results]:
-    found = Results()
+    found = Results(SERVED)
     yield found
     found.write()
 
