@@ -22,12 +22,14 @@ GATEWAY = "envoy"
 
 _CONTROLLER = "gateway.envoyproxy.io/gatewayclass-controller"
 _GROUP, _VERSION, _KIND, _ = ENVOY_PROXY
-_NAMESPACE = "envoy-gateway-system"
+CONTROLLER_NAMESPACE = "envoy-gateway-system"
+"""Where it has its EnvoyProxy, named as the Gateway, and its certificates."""
+
 _CERTIFICATES = "/certs"
 """Where Envoy Gateway looks for its certificates when its resources are those of a cluster; not a setting."""
 
 _GatewayClass = create_global_resource(*GATEWAY_API, "GatewayClass", "gatewayclasses")
-_EnvoyProxy = create_namespaced_resource(*ENVOY_PROXY)
+EnvoyProxy = create_namespaced_resource(*ENVOY_PROXY)
 
 
 class EnvoyGateway:
@@ -84,10 +86,10 @@ class EnvoyGateway:
         }
         self._configuration.write_text(json.dumps(configuration), encoding="utf-8")  # which is YAML, too
         async with AsyncClient(KubeConfig.from_file(self._state.kubeconfig), trust_env=False) as client:
-            await client.apply(Namespace(metadata=ObjectMeta(name=_NAMESPACE)), field_manager="sandbox")
+            await client.apply(Namespace(metadata=ObjectMeta(name=CONTROLLER_NAMESPACE)), field_manager="sandbox")
             for found in (self._secret("envoy-oidc-hmac"), self._secret("envoy", "kubernetes.io/tls"), self._proxy()):
                 await client.apply(found, field_manager="sandbox")
-            parameters = {"group": _GROUP, "kind": _KIND, "name": GATEWAY, "namespace": _NAMESPACE}
+            parameters = {"group": _GROUP, "kind": _KIND, "name": GATEWAY, "namespace": CONTROLLER_NAMESPACE}
             spec = {"controllerName": _CONTROLLER, "parametersRef": parameters}
             await client.apply(_GatewayClass(metadata=ObjectMeta(name=GATEWAY), spec=spec), field_manager="sandbox")
             await client.apply(gateway(GATEWAY, GATEWAY, self._port), field_manager="sandbox")
@@ -95,7 +97,7 @@ class EnvoyGateway:
     def _secret(self, name: str, kind: str = "Opaque") -> Secret:
         folder = self._certificates / name
         data = {file.name: b64encode(file.read_bytes()).decode() for file in folder.iterdir()}
-        return Secret(metadata=ObjectMeta(name=name, namespace=_NAMESPACE), type=kind, data=data)
+        return Secret(metadata=ObjectMeta(name=name, namespace=CONTROLLER_NAMESPACE), type=kind, data=data)
 
     def _proxy(self) -> GenericNamespacedResource:
         """Return how Envoy is to run: with its own choice of admin port nobody would find it."""
@@ -106,7 +108,7 @@ class EnvoyGateway:
             "concurrency": 2,
             "telemetry": {"accessLog": {"disable": True}},
         }
-        return _EnvoyProxy(metadata=ObjectMeta(name=GATEWAY, namespace=_NAMESPACE), spec=spec)
+        return EnvoyProxy(metadata=ObjectMeta(name=GATEWAY, namespace=CONTROLLER_NAMESPACE), spec=spec)
 
     def start(self) -> int:
         """Start Envoy Gateway and return its process id."""

@@ -9,8 +9,8 @@ from sandbox.routes_in_force import direct
 
 _TIMEOUT_SECONDS = 5
 _CONFIGURED = re.compile(r"^(?:.*\.config_reload|cluster\..*\.update_success): (\d+)$", re.MULTILINE)
-_CANARY = "/backend/1"
-"""What the name of the canary's backend ends in: it is the second one of each rule (docs/adr/0014-routers.md)."""
+_CANARY = re.compile(r".*/backend/1|service/.*-canary/\d+(?:/.*)?")
+"""The canary's backend, the second one of each rule (docs/adr/0014-routers.md); or its cluster, with mergeBackends."""
 
 
 def canary_weight(admin_url: str, namespace: str, route: str) -> int | None:
@@ -24,9 +24,11 @@ def canary_weight(admin_url: str, namespace: str, route: str) -> int | None:
     parts, action = _last_rule(admin_url, namespace, route)
     if action is None:
         return None
-    shares = _weighted(action) if "weighted_clusters" in action else _localities(parts, action.get("cluster", ""))
+    shares = _weighted(action) or _localities(parts, action.get("cluster", ""))
     total = sum(shares.values())
-    return round(100 * sum(weight for name, weight in shares.items() if name.endswith(_CANARY)) / total) if total else 0
+    return (
+        round(100 * sum(weight for name, weight in shares.items() if _CANARY.fullmatch(name)) / total) if total else 0
+    )
 
 
 def clusters(admin_url: str, namespace: str, route: str) -> int:
@@ -36,7 +38,7 @@ def clusters(admin_url: str, namespace: str, route: str) -> int:
         OSError: Envoy does not answer; a retry may help.
     """
     _, action = _last_rule(admin_url, namespace, route)
-    return len(_weighted(action)) if action and "weighted_clusters" in action else int(action is not None)
+    return 0 if action is None else len(_weighted(action)) or 1
 
 
 def reloads(admin_url: str) -> int:
@@ -64,13 +66,13 @@ def _routes(parts: list[Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _weighted(action: Mapping[str, Any]) -> dict[str, int]:
-    return {each["name"]: each.get("weight", 0) for each in action["weighted_clusters"]["clusters"]}
+    return {each["name"]: each.get("weight", 0) for each in action.get("weighted_clusters", {}).get("clusters", ())}
 
 
 def _localities(parts: list[Any], cluster: str) -> dict[str, int]:
     """Return the weights of the backends that are one cluster, each a locality of its own."""
     return {
-        endpoints["locality"]["region"]: endpoints.get("load_balancing_weight", 0)
+        endpoints.get("locality", {}).get("region") or cluster: endpoints.get("load_balancing_weight", 0)
         for part in parts
         for found in part.get("dynamic_endpoint_configs", ())
         if found["endpoint_config"].get("cluster_name") == cluster

@@ -9,13 +9,16 @@ import httpx2
 import pytest
 from lightkube import Client, KubeConfig
 from lightkube.models.meta_v1 import ObjectMeta
-from lightkube.resources.core_v1 import Namespace, Service
+from lightkube.resources.core_v1 import Namespace
+from lightkube.types import PatchType
 
-from demo.measurement import drawn_bounds, wait_for
+from demo.measurement import drawn_bounds, round_robin_bounds, wait_for
 from observability.queries import SOURCES, Scope, track_error_ratio, track_rate
 from routing.registry import ROUTERS
 from routing.split import Backend, CanaryBackend, Entry, Header, Match, Split
 from sandbox import envoy_routes
+from sandbox.envoy_gateway import CONTROLLER_NAMESPACE, EnvoyProxy
+from sandbox.envoy_gateway import GATEWAY as ENVOY
 from sandbox.lifecycle import Sandbox
 from tests.live.application import Application, eventually
 from tests.live.routes import replaced
@@ -50,7 +53,7 @@ def canary(envoy_sandbox: Sandbox, cluster: Client) -> Iterator[Application]:
 def route(sandbox: Sandbox, cluster: Client, weight: int) -> None:
     """Write the route; return when Envoy has its weight."""
     backend = CanaryBackend(Backend("app-canary", 80), weight, header=Header("X-Canary", "true"))
-    split = Split("app", NAMESPACE, Match(HOST, "/"), Backend("app", 80), backend, (Entry("envoy", "default"),))
+    split = Split("app", NAMESPACE, Match(HOST, "/"), Backend("app", 80), backend, (Entry(ENVOY, "default"),))
     replaced(cluster, GATEWAY, NAMESPACE, [each.manifest for each in GATEWAY.render(split)])
     eventually(lambda: envoy_routes.canary_weight(sandbox.envoy_admin_url, NAMESPACE, "app") == weight)
 
@@ -83,21 +86,20 @@ def test_a_weight_is_obeyed_within_the_time_that_the_router_is_given(envoy_sandb
     assert max(took) < GATEWAY.sync_seconds
 
 
-def test_the_tracks_are_counted_apart_once_their_services_prefer_what_is_close(
+def test_the_tracks_are_counted_apart_where_each_backend_has_one_cluster(
     envoy_sandbox: Sandbox, cluster: Client, canary: Application
 ) -> None:
-    """Without that Envoy Gateway makes one cluster of both backends, and no metric tells them apart."""
-    scope = Scope(NAMESPACE, ("app",))
-    rates = track_rate(SOURCES["envoy"], scope)
-    errors = track_error_ratio(SOURCES["envoy"], scope)
+    rates, errors = (query(SOURCES["envoy"], Scope(NAMESPACE, ("app",))) for query in (track_rate, track_error_ratio))
     route(envoy_sandbox, cluster, 20)
-    answers = Counter(answer(envoy_sandbox) for _ in range(REQUESTS))
+    without = Counter(answer(envoy_sandbox) for _ in range(REQUESTS))
+    least, most = round_robin_bounds(REQUESTS, 20)
+    assert least <= without["canary", 200] <= most
     every = f'sum(envoy_cluster_upstream_rq_total{{envoy_cluster_name=~"httproute/{NAMESPACE}/.*"}})'
     eventually(lambda: counted(envoy_sandbox, every).get("", 0) >= REQUESTS)
     assert counted(envoy_sandbox, rates) == {}
 
-    for name in ("app", "app-canary"):
-        cluster.patch(Service, name, {"spec": {"trafficDistribution": "PreferClose"}}, namespace=NAMESPACE)
+    merged = {"spec": {"mergeBackends": {}}}
+    cluster.patch(EnvoyProxy, ENVOY, merged, namespace=CONTROLLER_NAMESPACE, patch_type=PatchType.MERGE)
     eventually(lambda: envoy_routes.clusters(envoy_sandbox.envoy_admin_url, NAMESPACE, "app") == 2)
     answers = Counter(answer(envoy_sandbox) for _ in range(REQUESTS))
     least, most = drawn_bounds(REQUESTS, 20, 1 - 1e-6)
@@ -106,11 +108,14 @@ def test_the_tracks_are_counted_apart_once_their_services_prefer_what_is_close(
     eventually(lambda: _noted(answers, answer(envoy_sandbox, ASKED)) == ("canary", 500))
     for _ in range(10):
         assert _noted(answers, answer(envoy_sandbox, ASKED)) == ("canary", 500)
+    route(envoy_sandbox, cluster, 30)
+    route(envoy_sandbox, cluster, 0)
+    for _ in range(10):
+        assert _noted(answers, answer(envoy_sandbox)) == ("stable", 200)
     sent = {"stable": answers["stable", 200], "canary": answers["canary", 200] + answers["canary", 500]}
     assert wait_for(lambda: counted(envoy_sandbox, rates), sent.__eq__, 30) == sent
-    assert counted(envoy_sandbox, errors) == pytest.approx(
-        {"stable": 0.0, "canary": answers["canary", 500] / sent["canary"]}
-    )
+    failed = {"stable": 0.0, "canary": answers["canary", 500] / sent["canary"]}
+    assert counted(envoy_sandbox, errors) == pytest.approx(failed)
 
 
 def _noted(answers: Counter[tuple[str, int]], found: tuple[str, int]) -> tuple[str, int]:
