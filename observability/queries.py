@@ -159,9 +159,9 @@ _LINKERD: Final = MetricSource(
     in_pods=True,
 )
 
-# With mergeBackends in its EnvoyProxy, Envoy Gateway has a cluster for each Service: service/NAMESPACE/NAME/PORT/PROTOCOL.
-# Without it, one cluster is both backends of a rule, and no metric tells them apart (v1.9.0: irBackendClusterName in
-# internal/gatewayapi/helpers.go, NeedsClusterPerSetting in internal/ir/xds.go).
+# With mergeBackends in its EnvoyProxy, Envoy Gateway has a cluster for each Service, named
+# service/NAMESPACE/NAME/PORT/PROTOCOL. Without it, one cluster is both backends of a rule, and no metric tells them
+# apart (v1.9.0: irBackendClusterName in internal/gatewayapi/helpers.go, NeedsClusterPerSetting in internal/ir/xds.go).
 _ENVOY_CLUSTER: Final = "service/NAMESPACE/(SERVICES)"
 _ENVOY: Final = MetricSource(
     requests="envoy_cluster_upstream_rq_xx",

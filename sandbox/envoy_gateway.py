@@ -36,7 +36,7 @@ class EnvoyGateway:
     """The Envoy Gateway process, which starts Envoy as another one.
 
     Both listen inside the sandbox's network namespace only: Envoy on `port` for requests, and on `admin_port` for
-    questions about itself; Envoy Gateway on 8081, 9443, 18000 to 18002, 19000 and 19001, none of which is a setting.
+    questions about itself; Envoy Gateway on 9443, 18000, 18002, 19000 and 19001, none of which is a setting.
     """
 
     def __init__(
