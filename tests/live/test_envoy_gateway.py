@@ -98,7 +98,7 @@ def test_the_tracks_are_counted_apart_where_each_backend_has_one_cluster(
     eventually(lambda: counted(envoy_sandbox, every).get("", 0) >= REQUESTS)
     assert counted(envoy_sandbox, rates) == {}
 
-    merged = {"spec": {"mergeBackends": {}}}
+    merged: dict[str, dict[str, object]] = {"spec": {"mergeBackends": {}}}
     cluster.patch(EnvoyProxy, ENVOY, merged, namespace=CONTROLLER_NAMESPACE, patch_type=PatchType.MERGE)
     eventually(lambda: envoy_routes.clusters(envoy_sandbox.envoy_admin_url, NAMESPACE, "app") == 2)
     answers = Counter(answer(envoy_sandbox) for _ in range(REQUESTS))
