@@ -14,7 +14,7 @@ demo: .venv/complete ## a whole canary rollout of three services on a local clus
 	@$(PYTHON_ENV) -m demo
 
 test: lint ## lint, types, import contracts, unit tests and live tests: what CI runs
-	@$(PYTHON_ENV) -m sandbox.toolchain
+	@$(PYTHON_ENV) -m sandbox.toolchain --all
 	@$(PYTHON_ENV) -m pytest tests/unit -q # after the toolchain: those that play rules need its promtool
 	@$(PYTHON_ENV) -m pytest tests/live --numprocesses 2 --dist loadfile --no-loadscope-reorder # each with a cluster of its own
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 
 from sandbox.control_plane import ControlPlane
+from sandbox.envoy_gateway import EnvoyGateway
 from sandbox.errors import SandboxError
 from sandbox.forwarder import forward
 from sandbox.processes import Processes, log_tail
@@ -20,12 +21,13 @@ from sandbox.state import StateFolder
 _log = logging.getLogger(__name__)
 
 _FORWARDED = ("api", "proxy-admin", "prometheus")
+_ENVOY_FORWARDED = ("envoy", "envoy-admin")
 _START_TIMEOUT_SECONDS = 90
 _RESTART_DELAY_SECONDS = 1.0
 
 
 class Components:
-    """The control plane, the kubelet, the proxy, Prometheus, and the forwarders that lead to them.
+    """The control plane, the kubelet, the proxies, Prometheus, and the forwarders that lead to them.
 
     `listeners` are sockets of the host's: `proxy` is handed to the proxy, the others are forwarded.
     """
@@ -38,9 +40,15 @@ class Components:
         self._processes = Processes()
         api_port, admin_port, prometheus_port = (listeners[name].getsockname()[1] for name in _FORWARDED)
         web_port = listeners["proxy"].getsockname()[1]
+        proxies = {"traefik": (admin_port, "/metrics")}
+        self._envoy_gateway = None
+        if "envoy_gateway" in toolchain:
+            port, envoy_admin_port = (listeners[name].getsockname()[1] for name in _ENVOY_FORWARDED)
+            proxies["envoy"] = envoy_admin_port, "/stats/prometheus"
+            self._envoy_gateway = EnvoyGateway(state, toolchain, port, envoy_admin_port, self._processes)
         self._control_plane = ControlPlane(state, toolchain, api_port, web_port, self._processes)
         self._proxy = Proxy(state, toolchain["traefik"], listeners["proxy"], admin_port, self._processes)
-        self._prometheus = Prometheus(state, toolchain["prometheus"], prometheus_port, admin_port, self._processes)
+        self._prometheus = Prometheus(state, toolchain["prometheus"], prometheus_port, proxies, self._processes)
         self._operator = PrometheusOperator(state, toolchain["promtool"], self._prometheus, self._processes)
         self._awaited = {"traefik", "prometheus"}
         self._running: dict[str, int] = {}
@@ -53,7 +61,7 @@ class Components:
 
         """
         report("starting etcd, kube-apiserver, kube-controller-manager, kube-scheduler and kwok")
-        for name in _FORWARDED:
+        for name in (*_FORWARDED, *(_ENVOY_FORWARDED if self._envoy_gateway else ())):
             await forward(self._listeners[name])
         code = await self._control_plane.create()
         if code != 0:
@@ -67,6 +75,10 @@ class Components:
         await self._wait_until_ready(self._control_plane.wait_until_ready())
         # Asks only once in a while again for kinds that are not there yet.
         self._running["traefik"] = self._proxy.start()
+        if self._envoy_gateway:
+            await self._envoy_gateway.prepare()
+            self._running["envoy-gateway"] = self._envoy_gateway.start()
+            self._awaited.add("envoy-gateway")
         await self._wait_until_ready(self._ready())
 
     async def keep(self) -> None:
@@ -84,6 +96,8 @@ class Components:
                 process = self._start_kubelet()
             elif name == "traefik":
                 process = self._proxy.start()
+            elif name == "envoy-gateway" and self._envoy_gateway:
+                process = self._envoy_gateway.start()
             elif name == "prometheus":
                 process = self._prometheus.start()
             else:
@@ -109,10 +123,10 @@ class Components:
                 task.cancel()
 
     async def _ready(self) -> None:
-        await asyncio.gather(
-            self._answers("traefik", self._proxy.wait_until_ready()),
-            self._answers("prometheus", self._prometheus.wait_until_ready()),
-        )
+        waits = {"traefik": self._proxy.wait_until_ready(), "prometheus": self._prometheus.wait_until_ready()}
+        if self._envoy_gateway:
+            waits["envoy-gateway"] = self._envoy_gateway.wait_until_ready()
+        await asyncio.gather(*(self._answers(name, ready) for name, ready in waits.items()))
 
     async def _answers(self, name: str, ready: Awaitable[None]) -> None:
         await ready

@@ -30,7 +30,6 @@ _STAGES = Path(__file__).with_name("kwok-stages.yaml")
 _AUDIT_POLICY = Path(__file__).with_name("audit-policy.yaml")
 _POLL_SECONDS = 0.1
 
-
 _SERVED = frozenset(
     {
         "gatewayclasses.gateway.networking.k8s.io",
@@ -46,11 +45,11 @@ _SERVED = frozenset(
 )
 """What is for use here. Each takes the API server a part of a second, large ones more."""
 
-_GATEWAY_API, _TRAEFIK = ("gateway.networking.k8s.io", "v1"), ("traefik.io", "v1alpha1")
+GATEWAY_API, _TRAEFIK = ("gateway.networking.k8s.io", "v1"), ("traefik.io", "v1alpha1")
 _LISTED = (
-    (*_GATEWAY_API, "BackendTLSPolicy", "backendtlspolicies"),
-    (*_GATEWAY_API, "GRPCRoute", "grpcroutes"),
-    (*_GATEWAY_API, "TLSRoute", "tlsroutes"),
+    (*GATEWAY_API, "BackendTLSPolicy", "backendtlspolicies"),
+    (*GATEWAY_API, "GRPCRoute", "grpcroutes"),
+    (*GATEWAY_API, "TLSRoute", "tlsroutes"),
     (*_TRAEFIK, "IngressRouteTCP", "ingressroutetcps"),
     (*_TRAEFIK, "IngressRouteUDP", "ingressrouteudps"),
     (*_TRAEFIK, "Middleware", "middlewares"),
@@ -61,6 +60,9 @@ _LISTED = (
     (*_TRAEFIK, "TLSStore", "tlsstores"),
 )
 """Kinds that Traefik has to be able to list before it serves the others, without their schema, which is long."""
+
+ENVOY_PROXY = ("gateway.envoyproxy.io", "v1alpha1", "EnvoyProxy", "envoyproxies")
+"""What Envoy Gateway has to find defined, likewise. Its policies may be missing."""
 
 _NAME_LINE = re.compile(r"^  name: (\S+)$", re.MULTILINE)
 
@@ -167,10 +169,11 @@ class ControlPlane:
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls)) as session,
         ):
             async with asyncio.TaskGroup() as definitions:
+                listed = (*_LISTED, *((ENVOY_PROXY,) if "envoy_gateway" in self._toolchain else ()))
                 complete = _definitions(Path(self._toolchain["crds"]))
-                for definition in (*complete, *(_without_schema(*each) for each in _LISTED)):
+                for definition in (*complete, *(_without_schema(*each) for each in listed)):
                     definitions.create_task(self._define(definition, session))
-            for found in (_INGRESS_CLASS, _GATEWAY_CLASS, _gateway(self._web_port)):
+            for found in (_INGRESS_CLASS, _GATEWAY_CLASS, gateway("gateway", "traefik", self._web_port)):
                 await client.apply(found, field_manager="sandbox", force=True)
             while self.awaited:
                 with contextlib.suppress(ApiError, httpx2.HTTPError):
@@ -233,17 +236,18 @@ class ControlPlane:
         return await self._processes.ended(pid)
 
 
-_GATEWAY_CLASS = create_global_resource(*_GATEWAY_API, "GatewayClass", "gatewayclasses")(
+_GATEWAY_CLASS = create_global_resource(*GATEWAY_API, "GatewayClass", "gatewayclasses")(
     metadata=ObjectMeta(name="traefik"), spec={"controllerName": "traefik.io/gateway-controller"}
 )
-_Gateway = create_namespaced_resource(*_GATEWAY_API, "Gateway", "gateways")
+_Gateway = create_namespaced_resource(*GATEWAY_API, "Gateway", "gateways")
 
 
-def _gateway(port: int) -> GenericNamespacedResource:
+def gateway(name: str, gateway_class: str, port: int) -> GenericNamespacedResource:
+    """Return a Gateway in namespace `default` that takes the routes of every namespace."""
     listener = {"name": "web", "protocol": "HTTP", "port": port, "allowedRoutes": {"namespaces": {"from": "All"}}}
     return _Gateway(
-        metadata=ObjectMeta(name="gateway", namespace="default"),
-        spec={"gatewayClassName": "traefik", "listeners": [listener]},
+        metadata=ObjectMeta(name=name, namespace="default"),
+        spec={"gatewayClassName": gateway_class, "listeners": [listener]},
     )
 
 

@@ -31,7 +31,7 @@ class Sandbox:
     """A sandbox that is up.
 
     `environment` is complete, for use as a subprocess's: this process's own one, in which pulumi, kubectl and uv
-    are the sandbox's and reach it.
+    are the sandbox's and reach it. `envoy_url` and `envoy_admin_url` are of use where the toolchain has Envoy Gateway.
     """
 
     state: Path
@@ -40,6 +40,8 @@ class Sandbox:
     proxy_admin_url: str
     prometheus_url: str
     environment: Mapping[str, str]
+    envoy_url: str = ""
+    envoy_admin_url: str = ""
 
 
 def start(state: Path, toolchain: Toolchain, report: Callable[[str], None], *, outlive_starter: bool = True) -> Sandbox:
@@ -142,6 +144,8 @@ def _read(folder: StateFolder) -> Sandbox:
         proxy_admin_url=addresses["proxy_admin_url"],
         prometheus_url=prometheus_url,
         environment=environment(folder, proxy_url, prometheus_url),
+        envoy_url=addresses.get("envoy_url", ""),
+        envoy_admin_url=addresses.get("envoy_admin_url", ""),
     )
 
 
@@ -150,7 +154,7 @@ def _launch(folder: StateFolder, toolchain: Toolchain, lock: int, report: Callab
     order = {
         "state": str(folder.root),
         "lock": lock,
-        "toolchain": {name: str(value) for name, value in asdict(toolchain).items()},
+        "toolchain": {name: str(value) for name, value in asdict(toolchain).items() if value},
     }
     reading, writing = os.pipe()
     with contextlib.ExitStack() as unless_up, (folder.logs / "supervisor.log").open("w+", errors="replace") as log:

@@ -22,16 +22,24 @@ class NotTakenOverError(Exception):
 
 
 class Prometheus:
-    """The Prometheus process."""
+    """The Prometheus process.
+
+    `proxies` are scraped besides the nodes: by the name of the job the admin port and the path of the metrics.
+    """
 
     def __init__(
-        self, state: StateFolder, prometheus: str, port: int, proxy_admin_port: int, processes: Processes
+        self,
+        state: StateFolder,
+        prometheus: str,
+        port: int,
+        proxies: Mapping[str, tuple[int, str]],
+        processes: Processes,
     ) -> None:
         self._folder = state.prometheus
         self._log = state.logs / "prometheus.log"
         self._prometheus = prometheus
         self._url = f"http://127.0.0.1:{port}"
-        self._proxy_admin_port = proxy_admin_port
+        self._proxies = proxies
         self._processes = processes
 
     def start(self) -> int:
@@ -72,7 +80,7 @@ class Prometheus:
 
     def _write(self, jobs: Sequence[Mapping[str, Any]], rules: Sequence[Path]) -> None:
         own = [
-            _static_job("traefik", f"127.0.0.1:{self._proxy_admin_port}"),
+            *(_static_job(name, f"127.0.0.1:{port}", path) for name, (port, path) in self._proxies.items()),
             _static_job("kubelet", f"{NODE_ADDRESS}:{KUBELET_PORT}", CADVISOR_PATH) | _KUBELET_TLS,
             _static_job("kube-state-metrics", f"{NODE_ADDRESS}:{CLUSTER_METRICS_PORT}"),
         ]

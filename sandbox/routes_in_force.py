@@ -13,8 +13,8 @@ _ALL = 10_000
 _NOT_FOUND = 404
 _TIMEOUT_SECONDS = 5
 
-# The proxy is on the loopback interface, where no HTTP proxy of the user's environment leads.
-_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+# The proxies are on the loopback interface, where no HTTP proxy of the user's environment leads.
+direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def canary_weight(proxy_admin_url: str, namespace: str, service: str, router: str = "nginx") -> int | None:
@@ -81,14 +81,14 @@ def reloads(proxy_admin_url: str) -> int:
     Raises:
         OSError: the proxy does not answer; a retry may help.
     """
-    with _direct.open(f"{proxy_admin_url}/metrics", timeout=_TIMEOUT_SECONDS) as response:
+    with direct.open(f"{proxy_admin_url}/metrics", timeout=_TIMEOUT_SECONDS) as response:
         lines = response.read().decode().splitlines()
     return sum(int(float(line.split()[-1])) for line in lines if line.startswith("traefik_config_reloads_total"))
 
 
 def _get(url: str) -> Any:  # noqa: ANN401 - whatever Traefik says in JSON; None is that there is no such thing
     try:
-        with _direct.open(url, timeout=_TIMEOUT_SECONDS) as response:
+        with direct.open(url, timeout=_TIMEOUT_SECONDS) as response:
             return json.load(response)
     except urllib.error.HTTPError as error:
         if error.code == _NOT_FOUND:

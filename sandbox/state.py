@@ -49,6 +49,11 @@ class StateFolder:
         return self.root / "prometheus"
 
     @property
+    def envoy_gateway(self) -> Path:
+        """Envoy Gateway's configuration and certificates, and what it and its Envoy write."""
+        return self.root / "envoy-gateway"
+
+    @property
     def commands(self) -> Path:
         """Links to the tools that the sandbox's shell finds first."""
         return self.root / "bin"

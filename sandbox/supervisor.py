@@ -29,6 +29,7 @@ ACCEPTED = b"accepted\n"
 """What the starter writes once it has seen the sandbox ready; from then on the sandbox outlives it."""
 
 _PREFERRED_PORTS = {"api": 16443, "proxy": 18080, "proxy-admin": 19080, "prometheus": 19090}
+_ENVOY_PORTS = {"envoy": 18180, "envoy-admin": 19180}
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -48,9 +49,10 @@ def main() -> int:
     state = StateFolder(Path(order["state"]))
     os.set_inheritable(order["lock"], False)  # noqa: FBT003  it takes no keyword
     os.write(order["lock"], str(os.getpid()).encode())
+    ports = _PREFERRED_PORTS | (_ENVOY_PORTS if "envoy_gateway" in order["toolchain"] else {})
     inner = 0
     try:
-        listeners = {name: listen(port) for name, port in _PREFERRED_PORTS.items()}
+        listeners = {name: listen(port) for name, port in ports.items()}
         isolate()
         outer = os.pidfd_open(os.getpid())
         inner = os.fork()
@@ -118,14 +120,8 @@ async def _run_components(
     components = Components(state, toolchain, listeners)
     await components.start(lambda step: _tell(progress=step))
     ports = {name: listener.getsockname()[1] for name, listener in listeners.items()}
-    state.write_record(
-        {
-            "api_url": f"https://127.0.0.1:{ports['api']}",
-            "proxy_url": f"http://127.0.0.1:{ports['proxy']}",
-            "proxy_admin_url": f"http://127.0.0.1:{ports['proxy-admin']}",
-            "prometheus_url": f"http://127.0.0.1:{ports['prometheus']}",
-        }
-    )
+    urls = {f"{name.replace('-', '_')}_url": f"http://127.0.0.1:{port}" for name, port in ports.items()}
+    state.write_record(urls | {"api_url": f"https://127.0.0.1:{ports['api']}"})
     _tell(ready=True)
     await components.keep()
 

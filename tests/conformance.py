@@ -4,6 +4,7 @@
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -16,21 +17,21 @@ _END: Final = "<!-- end -->\n"
 
 
 class Results:
-    """What was found in each case, by router."""
+    """What was found in each case, by router: `routers` are those of the table, in its order."""
 
-    def __init__(self) -> None:
-        self._found: dict[str, dict[str, str]] = {}
+    def __init__(self, routers: Iterable[str]) -> None:
+        self._found: dict[str, dict[str, str]] = {router: {} for router in routers}
 
     def add(self, router: str, case: str, found: str) -> None:
         """Note what was found, in a few words."""
-        self._found.setdefault(router, {})[case] = found
+        self._found[router][case] = found
 
     def write(self) -> None:
         """Write it down beside what earlier runs have found of other cases."""
         FOUND.parent.mkdir(exist_ok=True)
         known: dict[str, dict[str, str]] = json.loads(FOUND.read_text()) if FOUND.exists() else {}
         merged = {router: known.get(router, {}) | cases for router, cases in self._found.items()}
-        FOUND.write_text(json.dumps(known | merged, indent=2) + "\n")
+        FOUND.write_text(json.dumps(merged, indent=2) + "\n")
 
 
 def table(found: dict[str, dict[str, str]]) -> str:

@@ -161,19 +161,19 @@ _LINKERD: Final = MetricSource(
     in_pods=True,
 )
 
-# Envoy Gateway's cluster names are httproute/NAMESPACE/ROUTE/rule/N/backend/N. Every rule of a route has stable as its
-# first backend and the canary as its second; only with a filter on a backend does it give each a cluster of its own
-# (NeedsClusterPerSetting in internal/ir/xds.go, v1.9.0).
-_ENVOY_CLUSTER: Final = "httproute/NAMESPACE/(SERVICES)/rule/[0-9]+/backend"
+# With mergeBackends in its EnvoyProxy, Envoy Gateway has a cluster for each Service, named
+# service/NAMESPACE/NAME/PORT/PROTOCOL. Without it, one cluster is both backends of a rule, and no metric tells them
+# apart (v1.9.0: irBackendClusterName in internal/gatewayapi/helpers.go, NeedsClusterPerSetting in internal/ir/xds.go).
+_ENVOY_CLUSTER: Final = "service/NAMESPACE/(SERVICES)"
 _ENVOY: Final = MetricSource(
     requests="envoy_cluster_upstream_rq_xx",
     failed='envoy_response_code_class="5"',
     duration="envoy_cluster_upstream_rq_time",
-    selector=f'envoy_cluster_name=~"{_ENVOY_CLUSTER}/[01]"',
+    selector=f'envoy_cluster_name=~"{_ENVOY_CLUSTER}(?:-canary)?/[0-9]+(?:/.*)?"',
     relabels=(
-        Relabel(SERVICE, "$1", "envoy_cluster_name", f"{_ENVOY_CLUSTER}/.*"),
-        Relabel(TRACK, "stable", "envoy_cluster_name", ".*/0"),
-        Relabel(TRACK, "canary", "envoy_cluster_name", ".*/1"),
+        Relabel(SERVICE, "$1", "envoy_cluster_name", f"{_ENVOY_CLUSTER}(?:-canary)?/.*"),
+        Relabel(TRACK, "stable", "envoy_cluster_name", f"{_ENVOY_CLUSTER}/.*"),
+        Relabel(TRACK, "canary", "envoy_cluster_name", f"{_ENVOY_CLUSTER}-canary/.*"),
     ),
     unit=1e-3,
     # Copies go to a cluster of their own, rule/N-mirror-N

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -27,16 +27,16 @@ class Task:
     work: Callable[[Tick], None]
 
 
-def missing(found: Mapping[str, Found]) -> dict[str, list[str]]:
-    """Return the names of what must be built or downloaded, by the name of its module."""
-    lists = {module.name: [name for name in module.products if name not in found] for module in CATALOG}
+def missing(found: Mapping[str, Found], wanted: Sequence[Module] = CATALOG) -> dict[str, list[str]]:
+    """Return the names of what must be built or downloaded of the wanted modules, by the name of its module."""
+    lists = {module.name: [name for name in module.products if name not in found] for module in wanted}
     return {name: products for name, products in lists.items() if products}
 
 
-def tasks(found: Mapping[str, Found]) -> list[Task]:
+def tasks(found: Mapping[str, Found], wanted: Sequence[Module] = CATALOG) -> list[Task]:
     """Return all that a build has to do. Downloads come first: a version that cannot be had shows early."""
-    lists = missing(found)
-    modules = [module for module in CATALOG if module.name in lists]
+    lists = missing(found, wanted)
+    modules = [module for module in wanted if module.name in lists]
     binaries = {
         module.name: [binary for binary in module.binaries if binary.name in lists[module.name]] for module in modules
     }
@@ -48,10 +48,10 @@ def tasks(found: Mapping[str, Found]) -> list[Task]:
     ]
 
 
-def space(found: Mapping[str, Found]) -> int:
+def space(found: Mapping[str, Found], wanted: Sequence[Module] = CATALOG) -> int:
     """Return how many bytes of disk the build takes while it runs."""
-    lists = missing(found)
-    return sum(module.build_bytes for module in CATALOG if module.name in lists)
+    lists = missing(found, wanted)
+    return sum(module.build_bytes for module in wanted if module.name in lists)
 
 
 def _download(module: Module, binaries: list[Binary], target: Path) -> Task:
@@ -91,8 +91,8 @@ def _place_file(file: DependencyFile, module: Module, step: str, tick: Tick, tar
     cache.place(copied, target / Path(file.path).name)
 
 
-def complete(stream: TextIO) -> None:
-    """Install or build whatever is missing, telling the progress on `stream`.
+def complete(stream: TextIO, wanted: Sequence[Module] = CATALOG) -> None:
+    """Install or build whatever is missing of the wanted modules, telling the progress on `stream`.
 
     One process builds at a time; others wait for it. Raises ToolchainError; after that, or after an interruption,
     the next call goes on where this one ended.
@@ -109,8 +109,8 @@ def complete(stream: TextIO) -> None:
             if PROVIDER.name not in found and PULUMI.name in found and found[PULUMI.name].origin == "installed":
                 _install_provider(found[PULUMI.name].path, stream)
                 found = locate()
-            if missing(found):
-                _build_missing(found, stream)
+            if missing(found, wanted):
+                _build_missing(found, wanted, stream)
     except OSError as error:
         raise ToolchainError(
             f"The toolchain's cache folder {cache.folder()} cannot be used: {error}.\n"
@@ -118,17 +118,17 @@ def complete(stream: TextIO) -> None:
         ) from error
 
 
-def _build_missing(found: Mapping[str, Found], stream: TextIO) -> None:
-    names = missing(found)
-    golang.check([module for module in CATALOG if module.name in names])
-    cache.check_space(space(found))
-    todo = tasks(found)
+def _build_missing(found: Mapping[str, Found], wanted: Sequence[Module], stream: TextIO) -> None:
+    names = missing(found, wanted)
+    golang.check([module for module in wanted if module.name in names])
+    cache.check_space(space(found, wanted))
+    todo = tasks(found, wanted)
     steps = [task.step for task in todo]
     progress = Progress(steps, stream, resumed=cache.workspace().exists())
     progress.note(
         f"Building {', '.join(name for products in names.values() for name in products)}, once.\n"
-        f"This takes about {roughly(Estimate(steps, processors()).remaining())}, and {space(found) / 1e9:.1f} GB of "
-        f"disk meanwhile, in {cache.folder()}"
+        f"This takes about {roughly(Estimate(steps, processors()).remaining())}, and "
+        f"{space(found, wanted) / 1e9:.1f} GB of disk meanwhile, in {cache.folder()}"
     )
     shutil.rmtree(cache.scratch(), ignore_errors=True)  # of steps that were interrupted: up to 1 GB each
     for task in todo:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from sandbox.toolchain.catalog import CATALOG, PROJECT, Module
+from sandbox.toolchain.catalog import CATALOG, ON_DEMAND, PROJECT, Module
 from sandbox.toolchain.errors import ToolchainError
 
 # Flags of every build. Programs are stripped (catalog), so compiling debug information is left out, too: one ninth
@@ -66,7 +66,7 @@ def binaries(module: Module) -> Path:
 
 def unused() -> list[Path]:
     """List the folders of finished binaries that this checkout does not use: of other sources or build flags."""
-    used = {binaries(module) for module in CATALOG}
+    used = {binaries(module) for module in (*CATALOG, *ON_DEMAND)}
     folders = (path for path in folder().glob("*") if re.fullmatch(r".+-[0-9a-f]{16}", path.name))
     return sorted(set(folders) - used)
 

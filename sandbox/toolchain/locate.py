@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from sandbox.toolchain import cache
-from sandbox.toolchain.catalog import CATALOG, FROM_PYPI, LANGUAGE_HOST, PROVIDER, PULUMI, Binary
+from sandbox.toolchain.catalog import CATALOG, FROM_PYPI, LANGUAGE_HOST, ON_DEMAND, PROVIDER, PULUMI, Binary
 from sandbox.toolchain.errors import ToolchainError
 
 Origin = Literal["built", "installed", "PyPI", "Go module"]
@@ -90,7 +90,7 @@ def locate() -> dict[str, Found]:
     Raises ToolchainError when one that PyPI provides is missing: it is never built.
     """
     found = {name: _from_pypi(name) for name in FROM_PYPI}
-    for module in CATALOG:
+    for module in (*CATALOG, *ON_DEMAND):
         folder = cache.binaries(module)
         found |= {
             binary.name: Found(folder / binary.name, "built")
@@ -104,7 +104,7 @@ def locate() -> dict[str, Found]:
         found |= _engine()
     if PROVIDER.name not in found:
         found |= _provider()
-    for module in CATALOG:
+    for module in (*CATALOG, *ON_DEMAND):
         for binary in module.binaries:
             if binary.name not in found and binary is not PULUMI and (command := _on_path(binary)):
                 found[binary.name] = Found(command, "installed")

@@ -66,6 +66,17 @@ def sandbox(started: Started) -> Sandbox:
     return started.sandbox
 
 
+@pytest.fixture(scope="module")
+def envoy_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    """One more, with Envoy Gateway in it."""
+    state = tmp_path_factory.mktemp("envoy") / "sandbox"
+    steps: list[str] = []
+    try:
+        yield start(state, ensure(on_demand=True), steps.append, outlive_starter=False)
+    finally:
+        stop(state)
+
+
 @pytest.fixture(scope="session")
 def cluster(sandbox: Sandbox) -> Client:
     return Client(KubeConfig.from_file(sandbox.kubeconfig), trust_env=False)

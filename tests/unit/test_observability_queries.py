@@ -92,8 +92,8 @@ SERIES: list[tuple[str, dict[str, str], str]] = [
     ("istio", ISTIO | {"destination_workload": "cart-canary"}, "canary"),
     ("linkerd", LINKERD | {"deployment": "cart"}, "stable"),
     ("linkerd", LINKERD | {"deployment": "cart-canary"}, "canary"),
-    ("envoy", {"envoy_cluster_name": "httproute/shop/cart/rule/1/backend/0"}, "stable"),
-    ("envoy", {"envoy_cluster_name": "httproute/shop/cart/rule/0/backend/1"}, "canary"),
+    ("envoy", {"envoy_cluster_name": "service/shop/cart/80/http"}, "stable"),
+    ("envoy", {"envoy_cluster_name": "service/shop/cart-canary/80/http"}, "canary"),
     ("consul", {"consul_destination_service": "cart", "consul_destination_service_subset": "stable"}, "stable"),
     ("consul", {"consul_destination_service": "cart", "consul_destination_service_subset": "canary"}, "canary"),
 ]

@@ -54,7 +54,7 @@ class Machine:
             (dependency / module_file).touch(mode=0o444)
         self.settings("go1.26.8", "local")
         self.program(self.bin / "go", _GO)
-        for name in ("traefik", "uv"):
+        for name in ("envoy", "traefik", "uv"):
             self.program(root / "venv" / "bin" / name, "exit 1")
         monkeypatch.setattr(sys, "prefix", str(root / "venv"))
         self.environment = {

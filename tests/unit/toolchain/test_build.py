@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.toolchain import cache
-from sandbox.toolchain.catalog import CATALOG, ETCD, LANGUAGE_HOST, PROJECT, PROVIDER, PULUMI
+from sandbox.toolchain.catalog import CATALOG, ETCD, FROM_PYPI, LANGUAGE_HOST, ON_DEMAND, PROJECT, PROVIDER, PULUMI
 from sandbox.toolchain.ensure import Toolchain, ensure
 from sandbox.toolchain.errors import ToolchainError
 from sandbox.toolchain.locate import locate
@@ -51,13 +51,24 @@ def test_what_is_missing_is_built_once(machine: Machine) -> None:
     assert silent.getvalue() == ""
 
 
+def test_what_only_tests_use_is_built_and_named_for_those_who_ask(machine: Machine) -> None:
+    assert ensure(io.StringIO()).envoy_gateway is None
+    assert machine.built() == _ALL
+    asked = ensure(io.StringIO(), on_demand=True).envoy_gateway
+    assert asked
+    assert os.access(asked, os.X_OK)
+    assert machine.built() == [binary.name for module in ON_DEMAND for binary in module.binaries]
+    assert ensure(io.StringIO()).envoy_gateway is None
+    assert not cache.unused()
+
+
 def test_every_program_is_there_and_runs(machine: Machine) -> None:
     toolchain = ensure(io.StringIO())
     assert toolchain.kubernetes_provider_version == PROVIDER.pin.version
     provider = toolchain.kubernetes_provider / PROVIDER.name
-    others = {"kubernetes_provider", "kubernetes_provider_version", "crds"}
+    others = {"kubernetes_provider", "kubernetes_provider_version", "crds", "envoy_version", "envoy_gateway"}
     programs = [getattr(toolchain, name) for name in Toolchain.__slots__ if name not in others]
-    assert len(programs) == len(_ALL) - 1 + 2
+    assert len(programs) == len(_ALL) - 1 + len(FROM_PYPI)
     assert all(os.access(program, os.X_OK) for program in (*programs, provider))
     assert subprocess.run([provider], capture_output=True, text=True, check=True).stdout == "built\n"
     assert os.access(toolchain.pulumi_language_python.with_name(f"{LANGUAGE_HOST.name}-exec"), os.X_OK)

@@ -8,6 +8,7 @@ import pytest
 from sandbox.toolchain.catalog import (
     CATALOG,
     ETCD,
+    FROM_PYPI,
     KUBECTL,
     LANGUAGE_HOST,
     MODULES,
@@ -38,7 +39,7 @@ def test_a_pin_that_is_not_there_is_an_error_of_ours() -> None:
 
 def test_an_empty_machine_has_what_the_virtual_environment_has(machine: Machine) -> None:
     venv = machine.root / "venv" / "bin"
-    assert locate() == {name: Found(venv / name, "PyPI") for name in ("traefik", "uv")}
+    assert locate() == {name: Found(venv / name, "PyPI") for name in FROM_PYPI}
 
 
 def test_without_traefik_it_says_what_to_do(machine: Machine) -> None:
@@ -111,7 +112,7 @@ def test_a_provider_that_is_still_being_installed_is_refused(machine: Machine) -
     ],
 )
 def test_an_installed_program_of_exactly_the_locked_version_is_used(machine: Machine, name: str, says: str) -> None:
-    assert locate().keys() == {"traefik", "uv"}
+    assert locate().keys() == set(FROM_PYPI)
     assert locate() | {name: Found(machine.install(name, says), "installed")} == locate()
 
 
