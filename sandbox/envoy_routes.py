@@ -41,7 +41,8 @@ def mirrored_percent(admin_url: str, namespace: str, route: str) -> int:
     _, action = _last_rule(admin_url, namespace, route)
     policies = (action or {}).get("request_mirror_policies") or [{"runtime_fraction": {"default_value": {}}}]
     fraction = policies[0].get("runtime_fraction", {}).get("default_value", {"numerator": 100})
-    return round(100 * fraction.get("numerator", 0) / _DENOMINATORS[fraction.get("denominator", "HUNDRED")])
+    numerator: int = fraction.get("numerator", 0)
+    return round(100 * numerator / _DENOMINATORS[fraction.get("denominator", "HUNDRED")])
 
 
 def clusters(admin_url: str, namespace: str, route: str) -> int:
