@@ -1,5 +1,6 @@
 """The whole life of a canary behind the Gateway API and Traefik's own resources, and the move from NGINX to them."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from demo.measurement import check_share, measure
 from sandbox.lifecycle import Sandbox
 from sandbox.routes_in_force import mirrored_percent
 from sandbox.traffic import Traffic
+from tests.live import canary
 from tests.live.application import eventually
 from tests.live.scene import CANARY_IMAGE, GOOD_CANARY, NAME, Scene
 
@@ -196,3 +198,17 @@ def test_a_mirror_is_refused_behind_a_gateway_that_would_fail_every_request(scen
     refusal = scene.up_refused()
 
     assert "HTTPRouteRequestMirror, HTTPRouteRequestPercentageMirror" in refusal.message
+
+
+def test_an_abort_ends_the_copies(scene: Scene) -> None:
+    scene.route_by("traefik", ROUTERS["traefik"])
+    scene.configure(0, canary=GOOD_CANARY | {"mirrorPercent": 20})
+    scene.up()
+
+    aborted = json.loads(canary.run(scene, "abort", "--yes", "--json"))
+
+    assert (aborted["outcome"], aborted["services"][NAME]["readBack"]) == ("done", 0)
+    assert "mirroring" not in scene.kubectl(
+        "get", "traefikservices.traefik.io", "--output", "jsonpath={.items[*].spec}"
+    )
+    assert scene.stack.settings().mirror_of(NAME) == 0
