@@ -241,3 +241,17 @@ def test_a_mirror_is_refused_behind_a_gateway_that_would_fail_every_request(scen
     refusal = scene.up_refused()
 
     assert "HTTPRouteRequestMirror, HTTPRouteRequestPercentageMirror" in refusal.message
+
+
+def test_an_abort_ends_the_copies(scene: Scene) -> None:
+    scene.route_by("traefik", ROUTERS["traefik"])
+    scene.configure(0, canary=GOOD_CANARY | {"mirrorPercent": 20})
+    scene.up()
+
+    aborted = json.loads(canary.run(scene, "abort", "--yes", "--json"))
+
+    assert (aborted["outcome"], aborted["services"][NAME]["readBack"]) == ("done", 0)
+    assert "mirroring" not in scene.kubectl(
+        "get", "traefikservices.traefik.io", "--output", "jsonpath={.items[*].spec}"
+    )
+    assert scene.stack.settings().mirror_of(NAME) == 0

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -157,3 +158,23 @@ def test_who_counts_and_where_to_send_have_to_be_said(scene: Scene) -> None:
     scene.stack.set("rollout.prometheusUrl", scene.sandbox.prometheus_url)
     unknown = verify(scene, "--passive", "--prometheus", "http://127.0.0.1:1", exit_code=3)
     assert unknown["weight"]["requests"] == 0
+
+
+@pytest.mark.parametrize("source", ["traefik", "application"])
+def test_copies_of_requests_are_counted_beside_them_and_agree_with_the_mirror(
+    sandbox: Sandbox, cluster: Client, namespace: str, tmp_path: Path, source: str
+) -> None:
+    scene = Scene.create(sandbox, cluster, namespace, tmp_path)
+    scene.route_by("traefik", {})
+    scene.stack.set("rollout.prometheusUrl", sandbox.prometheus_url)
+    scene.stack.set("monitoring.source", source)
+    scene.configure(0, canary=GOOD_CANARY | HEADER | {"mirrorPercent": 20})
+    scene.up()
+    scene.settle()
+
+    checks = sent(scene, "--header")
+
+    assert {check["outcome"] for check in checks.values()} == {"agrees"}
+    assert (checks["weight"]["requests"], checks["weight"]["canary"]) == (240, 40)
+    assert (checks["header"]["requests"], checks["header"]["canary"]) == (200, 200)
+    assert sent(scene, *ANSWERS)["weight"]["canary"] == 0
