@@ -1,6 +1,7 @@
 """Serves the components to programs in other languages, as the plugin of a Pulumi package."""
 
 import asyncio
+import json
 import sys
 from pathlib import Path
 from typing import Any, Final
@@ -25,9 +26,9 @@ class CanaryProvider(ComponentProvider):
     """Makes components of inputs as they come: they check them themselves, and tell what is wrong by input."""
 
     def __init__(self) -> None:
-        super().__init__(COMPONENTS, NAME)
-        # Made in the checkout: of installed modules the inherited one has no descriptions.
-        self.schema = SCHEMA.read_text(encoding="utf-8")
+        schema = SCHEMA.read_text(encoding="utf-8")
+        super().__init__(COMPONENTS, NAME, version=json.loads(schema)["version"])
+        self.schema = schema  # what is inherited has no descriptions when the modules are installed
 
     def map_inputs(self, inputs: pulumi.Inputs, component_def: ComponentDefinition) -> pulumi.Inputs:  # noqa: ARG002 - as inherited
         """Leave them as they are: the inherited mapping fails at numbers that are outputs."""
