@@ -2,11 +2,14 @@
 
 import asyncio
 import json
+import re
+import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import pulumi
 import pytest
+import yaml
 from pulumi.output import UNKNOWN
 
 from canary_service.cluster.errors import ClusterError
@@ -14,13 +17,14 @@ from canary_service.components import CanaryService, CanaryStack
 from canary_service.components.generate import ARGUMENTS, SCHEMA, arguments, schema
 from canary_service.components.kubernetes_object import KubernetesObject
 from canary_service.routing.split import Track
-from tests.unit.test_program import EmptyCluster, Recorder, running
+from tests.unit.test_program import ROOT, EmptyCluster, Recorder, running
 
 SERVICE = {"path": "/api/auth", "port": 8080, "image": "macromind/auth-service:1.4.2", "replicas": 2}
 CANARY = {"image": "macromind/auth-service:1.5.0", "weight": 20}
 PLACE = {"namespace": "macromind", "host": "macromind.local"}
 INPUTS = PLACE | SERVICE | {"canary": CANARY}
 NAME = "auth-service"
+EXAMPLES = ROOT / "docs/examples/package"
 SECRET_MARK = pulumi.runtime.rpc._special_sig_key  # noqa: SLF001 - the protocol's mark
 
 
@@ -343,3 +347,36 @@ def test_every_input_is_described_in_the_schema() -> None:
         for key, described in each["properties"].items()
         if not described.get("description")
     ] == []
+
+
+def of_type(schema: dict[str, Any], reference: str) -> dict[str, Any]:
+    properties: dict[str, Any] = schema["types"][reference.removeprefix("#/types/")]["properties"]
+    return properties
+
+
+def unknown_inputs(schema: dict[str, Any], known: dict[str, Any], given: dict[str, Any]) -> list[str]:
+    """Return what of the given inputs the schema does not have."""
+    found = [key for key in given if key not in known]
+    for key in given.keys() & known.keys():
+        if "$ref" in known[key] and isinstance(given[key], dict):
+            found += unknown_inputs(schema, of_type(schema, known[key]["$ref"]), given[key])
+    return found
+
+
+def test_the_yaml_example_has_the_package_s_types_and_inputs() -> None:
+    schema = json.loads(SCHEMA.read_text())
+    example = yaml.safe_load((EXAMPLES / "yaml/Pulumi.yaml").read_text())
+
+    for resource in example["resources"].values():
+        package, _, kind = resource["type"].partition(":")
+        component = schema["resources"][f"{package}:index:{kind}"]
+        assert unknown_inputs(schema, component["inputProperties"], resource["properties"]) == []
+        assert set(component["requiredInputs"]) <= resource["properties"].keys()
+
+
+def test_the_package_s_document_shows_the_example_that_the_live_tests_run() -> None:
+    shown = re.search(r"^    checkout = .*?^    \)$", (ROOT / "docs/package.md").read_text(), re.DOTALL | re.MULTILINE)
+
+    assert shown
+    run_by_tests = (EXAMPLES / "python/__main__.py").read_text().replace('config.get("namespace") or "shop"', '"shop"')
+    assert textwrap.dedent(shown[0]) in run_by_tests
