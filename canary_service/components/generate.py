@@ -1,4 +1,4 @@
-"""Writes what Pulumi reads of the components: arguments.py, their inputs as types; components/schema.json, the package.
+"""Writes what Pulumi reads of the components: arguments.py, their inputs as types; schema.json, the package.
 
 Run in the checkout as `python -m canary_service.components.generate`. The types come of the models of the configuration
 (config/settings.py), so that names, descriptions and defaults are said once. Pulumi reads no pydantic models, literals
@@ -14,6 +14,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
+from pulumi.provider.experimental.component import ComponentProvider
 from pydantic.fields import FieldInfo
 
 from canary_service.components.fields import CONNECTION, OF_STACK, WITHOUT_RUN
@@ -22,7 +23,7 @@ from canary_service.config.settings import Model, RolloutSettings, ServiceSettin
 _CHECKOUT: Final = Path(__file__).parents[2]
 
 ARGUMENTS: Final = Path(__file__).with_name("arguments.py")
-SCHEMA: Final = _CHECKOUT / "components" / "schema.json"
+SCHEMA: Final = Path(__file__).with_name("schema.json")
 
 _HEAD: Final = '''"""The inputs of the components, as Pulumi reads them. Written by components/generate.py."""
 
@@ -147,11 +148,23 @@ def _docstring(text: str) -> list[str]:
 
 def schema() -> str:
     """Return the text of schema.json, made of the types as they are in arguments.py."""
-    from canary_service.components.provider import CanaryProvider  # noqa: PLC0415 - imports what this writes
+    from canary_service.components.provider import COMPONENTS, NAME  # noqa: PLC0415 - imports what this writes
 
     project = tomllib.loads((_CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    found = json.loads(CanaryProvider(project["version"]).schema or "")
-    return json.dumps(found, indent=2, sort_keys=True) + "\n"
+    found = json.loads(ComponentProvider(COMPONENTS, NAME, version=project["version"]).schema or "")
+    return json.dumps(_on_one_line(found), indent=2, sort_keys=True) + "\n"
+
+
+def _on_one_line(schema: Any) -> Any:  # noqa: ANN401 - JSON
+    """Return a schema whose descriptions are without the lines and indents of docstrings."""
+    if isinstance(schema, list):
+        return [_on_one_line(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: " ".join(value.split()) if key == "description" and isinstance(value, str) else _on_one_line(value)
+        for key, value in schema.items()
+    }
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ class _Found:
         if isinstance(given, Awaitable):
             return await self.value(await given, location)
         if isinstance(given, Mapping):
-            return {key: await self.value(each, (*location, key)) for key, each in given.items()}
+            return {key: await self.value(each, (*location, key)) for key, each in sorted(given.items())}
         if isinstance(given, list | tuple):
             return [await self.value(each, (*location, index)) for index, each in enumerate(given)]
         if isinstance(given, Unknown):
@@ -76,9 +76,12 @@ class _Found:
 
 
 def _whole(value: Any) -> Any:  # noqa: ANN401 - likewise
-    """Return numbers as they were written: the engine hands over each as a float."""
+    """Return numbers as they were written, and maps by their keys.
+
+    The engine hands over each number as a float, and maps in any order, which would be that of a pod's environment.
+    """
     if isinstance(value, Mapping):
-        return {key: _whole(each) for key, each in value.items()}
+        return {key: _whole(each) for key, each in sorted(value.items())}
     if isinstance(value, list | tuple):
         return [_whole(each) for each in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value

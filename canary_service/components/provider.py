@@ -3,8 +3,8 @@
 import asyncio
 import json
 import sys
-from importlib.metadata import version
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import pulumi
 from pulumi.provider import ConstructResult, main
@@ -14,16 +14,21 @@ from pulumi.provider.server import ComponentInitError
 
 from canary_service.components.outside import CanaryService, CanaryStack
 
-NAME = "canary"
+NAME: Final = "canary"
 """The package's name, which its tokens begin with."""
+
+COMPONENTS: Final[list[type[pulumi.ComponentResource]]] = [CanaryService, CanaryStack]
+SCHEMA: Final = Path(__file__).with_name("schema.json")
+"""What other languages see of them."""
 
 
 class CanaryProvider(ComponentProvider):
     """Makes components of inputs as they come: they check them themselves, and tell what is wrong by input."""
 
-    def __init__(self, release: str) -> None:
-        super().__init__([CanaryService, CanaryStack], NAME, version=release)
-        self.schema = json.dumps(_on_one_line(json.loads(self.schema or "")))
+    def __init__(self) -> None:
+        schema = SCHEMA.read_text(encoding="utf-8")
+        super().__init__(COMPONENTS, NAME, version=json.loads(schema)["version"])
+        self.schema = schema  # what is inherited has no descriptions when the modules are installed
 
     def map_inputs(self, inputs: pulumi.Inputs, component_def: ComponentDefinition) -> pulumi.Inputs:  # noqa: ARG002 - as inherited
         """Leave them as they are: the inherited mapping fails at numbers that are outputs."""
@@ -66,18 +71,6 @@ def _legible(error: Exception) -> Exception:
     return pulumi.InputPropertiesError(str(error), []) if isinstance(error, pulumi.RunError) else error
 
 
-def _on_one_line(schema: Any) -> Any:  # noqa: ANN401 - JSON
-    """Return a schema whose descriptions are without the lines and indents of docstrings."""
-    if isinstance(schema, list):
-        return [_on_one_line(each) for each in schema]
-    if not isinstance(schema, dict):
-        return schema
-    return {
-        key: " ".join(value.split()) if key == "description" and isinstance(value, str) else _on_one_line(value)
-        for key, value in schema.items()
-    }
-
-
 def serve() -> None:
     """Serve until the engine ends it."""
-    main(CanaryProvider(version("canary-service")), sys.argv[1:])
+    main(CanaryProvider(), sys.argv[1:])

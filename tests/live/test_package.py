@@ -161,14 +161,17 @@ def configured(elsewhere: Elsewhere, namespace: str) -> Iterator[StackCopy]:
     (source / "__main__.py").write_text(FROM_CONFIG)
     (source / "Pulumi.yaml").write_text("name: shop\nruntime: {name: python, options: {virtualenv: venv}}\n")
     stack = elsewhere.project(f"configured-{namespace}", source)
-    service = {"path": "/", "port": 8080, "image": "registry.example/app:1.0"}
-    canary = {"image": "registry.example/app:2.0"}
-    values = {"namespace": namespace, "host": "shop.example", "canaryWeight": "20", "monitoring.enabled": "false"}
+    values = {
+        "namespace": namespace,
+        "host": "shop.example",
+        "canaryWeight": "20",
+        "services.app.path": "/",
+        "services.app.port": "8080",
+        "services.app.image": "registry.example/app:1.0",
+        "services.app.canary.image": "registry.example/app:2.0",
+    }
     for key, value in values.items():
         stack.set(key, value)
-    for key, value in service.items():
-        stack.set(f"services.app.{key}", str(value))
-    stack.set("services.app.canary.image", canary["image"])
     yield stack
     stack.run("destroy", "--yes")
 
@@ -177,10 +180,17 @@ def test_the_command_of_the_wheel_works_on_a_project_elsewhere(
     configured: StackCopy, cluster: Client, namespace: str
 ) -> None:
     configured.up()
-    command = [configured.folder / "venv/bin/canary", "set", "50", "--yes"]
+    command = str(configured.folder / "venv/bin/canary")
     environment = dict(configured.environment) | {"PULUMI_STACK": configured.name}
 
-    done = subprocess.run(command, cwd=configured.folder, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [command, "set", "50", "--yes"],
+        cwd=configured.folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
     assert done.returncode == 0, done.stderr
     assert weights(cluster, namespace) == {"app-canary": "50"}

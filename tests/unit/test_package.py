@@ -2,24 +2,29 @@
 
 import asyncio
 import json
+import re
+import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import pulumi
 import pytest
+import yaml
 from pulumi.output import UNKNOWN
 
 from canary_service.cluster.errors import ClusterError
 from canary_service.components import CanaryService, CanaryStack
 from canary_service.components.generate import ARGUMENTS, SCHEMA, arguments, schema
+from canary_service.components.kubernetes_object import KubernetesObject
 from canary_service.routing.split import Track
-from tests.unit.test_program import EmptyCluster, Recorder, running
+from tests.unit.test_program import ROOT, EmptyCluster, Recorder, running
 
 SERVICE = {"path": "/api/auth", "port": 8080, "image": "macromind/auth-service:1.4.2", "replicas": 2}
 CANARY = {"image": "macromind/auth-service:1.5.0", "weight": 20}
 PLACE = {"namespace": "macromind", "host": "macromind.local"}
 INPUTS = PLACE | SERVICE | {"canary": CANARY}
 NAME = "auth-service"
+EXAMPLES = ROOT / "docs/examples/package"
 SECRET_MARK = pulumi.runtime.rpc._special_sig_key  # noqa: SLF001 - the protocol's mark
 
 
@@ -132,6 +137,26 @@ def test_inputs_may_be_outputs(recorder: Recorder, wrapped: Any) -> None:  # noq
     assert SECRET_MARK not in recorder.registered["Ingress", NAME]["spec"]
 
 
+@pytest.mark.parametrize("wrapped", [dict, pulumi.Output.from_input], ids=["plain", "output"])
+def test_the_order_of_maps_changes_nothing(recorder: Recorder, wrapped: Any) -> None:  # noqa: ANN401 - makes an input
+    services = {NAME: SERVICE, "other": SERVICE | {"path": "/other"}}
+    rules = []
+    for order in (sorted(services), sorted(services, reverse=True)):
+        run(lambda order=order: stack(services=wrapped({name: services[name] for name in order})))
+        (rule,) = (each for (kind, _), each in recorder.registered.items() if kind == "PrometheusRule")
+        rules.append(rule)
+
+    assert rules[0] == rules[1]
+
+
+def test_numbers_arrive_as_they_were_written(recorder: Recorder) -> None:
+    run(lambda: service(port=8080.0, env={"WHOLE": 3.0, "PART": 0.5}))
+
+    container = recorder.registered["Deployment", NAME]["spec"]["template"]["spec"]["containers"][0]
+    assert container["ports"][0]["containerPort"] == 8080
+    assert {each["name"]: each["value"] for each in container["env"]} == {"WHOLE": "3", "PART": "0.5"}
+
+
 def test_a_secret_of_one_service_of_a_stack_hides_the_pods_of_that_one(recorder: Recorder) -> None:
     services = {
         NAME: SERVICE | {"env": {"TOKEN": pulumi.Output.secret("hunter2")}},
@@ -192,11 +217,25 @@ def test_a_weight_that_falls_is_lowered_first_and_one_that_rises_waits() -> None
     assert EmptyCluster.waited_for == [(NAME, Track.CANARY)]
 
 
-def test_a_preview_that_does_not_know_an_input_says_so_and_goes_on(recorder: Recorder, told: list[str]) -> None:
+def never_known() -> pulumi.Output[Any]:
+    """Return what a preview has of a resource that it would make."""
+
+    async def given(value: Any) -> Any:  # noqa: ANN401 - of any type
+        return value
+
+    return pulumi.Output(set(), given(None), given(value=False))
+
+
+@pytest.mark.parametrize("unknown", [never_known, lambda: pulumi.Output.from_input(UNKNOWN)])
+def test_a_preview_that_does_not_know_an_input_says_so_and_goes_on(
+    recorder: Recorder,
+    told: list[str],
+    unknown: Any,  # noqa: ANN401 - makes an output
+) -> None:
     pulumi.runtime.set_mocks(recorder, project="shop", stack="test", preview=True)
     found: list[str] = []
 
-    run(lambda: service(env={"URL": pulumi.Output.from_input(UNKNOWN)}).url.apply(found.append))
+    run(lambda: service(env={"URL": unknown()}).url.apply(found.append))
 
     assert "env.URL" in told[0]
     assert kinds(recorder) == set()
@@ -211,15 +250,23 @@ class TestOptions:
         with pytest.raises(pulumi.RunError, match=r"namespace = macromind\n.*fix: kubectl create namespace macromind"):
             run(service)
 
+        after: list[pulumi.Resource] = []
+        make = KubernetesObject.__init__
+
+        def noted(self: KubernetesObject, manifest: Any, opts: pulumi.ResourceOptions, prefix: str) -> None:  # noqa: ANN401 - a manifest
+            if manifest["kind"] == "Service":
+                after.extend(cast("list[pulumi.Resource]", opts.depends_on))
+            make(self, manifest, opts, prefix)
+
+        monkeypatch.setattr(KubernetesObject, "__init__", noted)
+
         def program() -> None:
             made = pulumi.CustomResource("kubernetes:core/v1:Namespace", "macromind", {})
             service(opts=pulumi.ResourceOptions(depends_on=[made]))
 
         run(program)
 
-        assert list(recorder.registered).index(("Namespace", "macromind")) < list(recorder.registered).index(
-            ("Service", NAME)
-        )
+        assert [each.pulumi_resource_name for each in after] == ["macromind", "macromind"]
         assert kinds(recorder) == BOTH_TRACKS
 
     def test_a_namespace_that_is_another_resource_s_may_be_missing(
@@ -300,3 +347,36 @@ def test_every_input_is_described_in_the_schema() -> None:
         for key, described in each["properties"].items()
         if not described.get("description")
     ] == []
+
+
+def of_type(schema: dict[str, Any], reference: str) -> dict[str, Any]:
+    properties: dict[str, Any] = schema["types"][reference.removeprefix("#/types/")]["properties"]
+    return properties
+
+
+def unknown_inputs(schema: dict[str, Any], known: dict[str, Any], given: dict[str, Any]) -> list[str]:
+    """Return what of the given inputs the schema does not have."""
+    found = [key for key in given if key not in known]
+    for key in given.keys() & known.keys():
+        if "$ref" in known[key] and isinstance(given[key], dict):
+            found += unknown_inputs(schema, of_type(schema, known[key]["$ref"]), given[key])
+    return found
+
+
+def test_the_yaml_example_has_the_package_s_types_and_inputs() -> None:
+    schema = json.loads(SCHEMA.read_text())
+    example = yaml.safe_load((EXAMPLES / "yaml/Pulumi.yaml").read_text())
+
+    for resource in example["resources"].values():
+        package, _, kind = resource["type"].partition(":")
+        component = schema["resources"][f"{package}:index:{kind}"]
+        assert unknown_inputs(schema, component["inputProperties"], resource["properties"]) == []
+        assert set(component["requiredInputs"]) <= resource["properties"].keys()
+
+
+def test_the_package_s_document_shows_the_example_that_the_live_tests_run() -> None:
+    shown = re.search(r"^    checkout = .*?^    \)$", (ROOT / "docs/package.md").read_text(), re.DOTALL | re.MULTILINE)
+
+    assert shown
+    run_by_tests = (EXAMPLES / "python/__main__.py").read_text().replace('config.get("namespace") or "shop"', '"shop"')
+    assert textwrap.dedent(shown[0]) in run_by_tests
