@@ -13,6 +13,7 @@ from lightkube.types import PatchType
 
 from canary_service.rollout.verification import Verification
 from canary_service.routing.nginx import WEIGHT
+from sandbox.lifecycle import Sandbox
 from sandbox.traffic import Traffic
 from tests.live import canary
 from tests.live.application import eventually

@@ -253,10 +253,10 @@ class TestOptions:
         after: list[pulumi.Resource] = []
         make = KubernetesObject.__init__
 
-        def noted(self: KubernetesObject, manifest: Any, opts: pulumi.ResourceOptions, prefix: str) -> None:  # noqa: ANN401 - a manifest
+        def noted(self: KubernetesObject, manifest: Any, opts: pulumi.ResourceOptions, **own: Any) -> None:  # noqa: ANN401 - a manifest
             if manifest["kind"] == "Service":
                 after.extend(cast("list[pulumi.Resource]", opts.depends_on))
-            make(self, manifest, opts, prefix)
+            make(self, manifest, opts, **own)
 
         monkeypatch.setattr(KubernetesObject, "__init__", noted)
 
