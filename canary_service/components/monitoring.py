@@ -49,8 +49,7 @@ class Monitoring(KubernetesComponent):
         if cluster and not cluster.knows_monitoring():
             pulumi.log.info(
                 f"no monitoring is deployed: the cluster has no PodMonitor and PrometheusRule ({API_VERSION}). "
-                "docs/monitoring.md has a plain scrape configuration; `pulumi config set --path monitoring.enabled "
-                "false` ends this line"
+                "docs/monitoring.md has a plain scrape configuration; monitoring.enabled: false ends this line"
             )
             return None
         return Monitoring(settings, name, cluster, opts, after)

@@ -108,7 +108,7 @@ def _when_known(
     component: KubernetesComponent, args: Mapping[str, Any], make: Callable[[Known], dict[str, Any]]
 ) -> pulumi.Output[dict[str, Any]]:
     """Make what a component consists of: at once, or when the outputs among its inputs are known."""
-    # What the program has given itself is seen by whatever depends on the component only if it is there at once.
+    # Not later than it must be: what depends on a component waits for those children that it has by then.
     if is_plain(args):
         return pulumi.Output.from_input(make(plain(args)))
 

@@ -195,7 +195,7 @@ def _of_service(settings: Settings, name: str, live: LiveService) -> Iterator[Pr
             canary.image,
             f"the image that runs, {' or '.join(live.canary_images)}, as long as it gets {live.weight} % of the "
             "requests: they would meet another version at once. Take it out of the traffic first "
-            f"(`canary abort --service {name}`), or name the running one as replaced",
+            f"(weight 0, or `canary abort --service {name}`), or name the running one as replaced",
             f"pulumi config set --path services.{name}.canary.replaces {live.canary_images[0]}",
         )
 

@@ -94,7 +94,11 @@ for name in ("checkout", "search"):
             "port": 8080,
             "image": "registry.example/app:1.0",
             "env": {"DATABASE": config.require_secret("database")},
-            "canary": {"image": "registry.example/app:2.0", "weight": config.require_int(name)},
+            "canary": {
+                "image": "registry.example/app:2.0",
+                "weight": config.require_int(name),
+                "secret": {"data": {"KEY": config.require_secret("database")}},
+            },
         },
     )
 """
