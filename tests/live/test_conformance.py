@@ -102,6 +102,13 @@ class Routed:
         eventually(lambda: self._in_force(split.name) == (split.weight, split.mirror))
         if asked:
             eventually(lambda: self._reloads() > before)
+        if self.served.by_envoy and not split.affinity:
+            eventually(partial(self._shared, split))
+
+    def _shared(self, split: Split) -> bool:
+        """Tell whether Envoy's workers have the weight: they get one that is changed again within a second later."""
+        least, most = round_robin_bounds(100, split.weight)
+        return least <= self.answers(100, split.match.path)[f"{split.stable.service} canary"] <= most
 
     def _reloads(self) -> int:
         if self.served.by_envoy:

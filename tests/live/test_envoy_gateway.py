@@ -91,8 +91,9 @@ def test_the_tracks_are_counted_apart_where_each_backend_has_one_cluster(
 ) -> None:
     rates, errors = (query(SOURCES["envoy"], Scope(NAMESPACE, ("app",))) for query in (track_rate, track_error_ratio))
     route(envoy_sandbox, cluster, 20)
-    without = Counter(answer(envoy_sandbox) for _ in range(REQUESTS))
     least, most = round_robin_bounds(REQUESTS, 20)
+    eventually(lambda: least <= [answer(envoy_sandbox) for _ in range(REQUESTS)].count(("canary", 200)) <= most)
+    without = Counter(answer(envoy_sandbox) for _ in range(REQUESTS))
     assert least <= without["canary", 200] <= most
     every = f'sum(envoy_cluster_upstream_rq_total{{envoy_cluster_name=~"httproute/{NAMESPACE}/.*"}})'
     eventually(lambda: counted(envoy_sandbox, every).get("", 0) >= REQUESTS)
