@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from canary_service.config.settings import GateSettings, Model, RolloutSettings, ServiceSettings
+from canary_service.config.settings import ROUTERS_WITH_KEYS, GateSettings, Model, RolloutSettings, ServiceSettings
 
 CONNECTION: Final = ("kubeconfig", "context")
 """Which cluster is meant, as the Kubernetes provider calls it."""
@@ -13,9 +13,7 @@ OF_STACK: Final = (
     "host",
     "router",
     "ingressClassName",
-    "gateway",
-    "traefik",
-    "istio",
+    *ROUTERS_WITH_KEYS,
     "tlsSecretName",
 )
 """Keys of a stack's configuration that a service on its own has, too."""
