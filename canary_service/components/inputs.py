@@ -3,12 +3,15 @@
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import isawaitable
-from typing import Any
+from typing import Any, Final
 
 import pulumi
 from pulumi.output import UNKNOWN, Unknown
 
 from canary_service.config.loader import Location
+
+NOT_KNOWN: Final = "(known after the update)"
+"""Stands in a preview for what is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,7 @@ class _Found:
             return [await self.value(each, (*location, index)) for index, each in enumerate(given)]
         if isinstance(given, Unknown):
             self.unknown.append(location)
+            return NOT_KNOWN
         return _whole(given)
 
     async def _of_output(self, given: pulumi.Output[Any], location: Location) -> Any:  # noqa: ANN401 - likewise

@@ -114,11 +114,13 @@ def _when_known(
 
     async def made() -> Any:  # noqa: ANN401 - UNKNOWN stands for a value of any type
         given = await known(args)
-        if not given.unknown:
+        unknown = [location for location in given.unknown if not _is_text_for_pods(location)]
+        if not unknown:
             return make(given)
-        names = ", ".join(map(dotted, given.unknown))
+        names = ", ".join(map(dotted, unknown))
         pulumi.log.warn(
-            f"not known before the update: {names}. Nothing of what it does to this component is checked or shown",
+            f"not known before the update: {names}. What the update does to this component is neither checked nor "
+            "shown; what is there of it stays, although this preview deletes it",
             component,
         )
         component.register_outputs({})
@@ -143,7 +145,7 @@ def _update(
     secret = [in_configuration(location) for location in given.secret]
     follows = bool(after) or ("namespace",) in given.sources
     try:
-        _check_secret(secret)
+        _check_secret(given.secret)
         return prepare(load(raw, secret), _connection(given) or configuration("kubernetes"), namespace_follows=follows)
     except (ConfigError, RefusedError) as error:
         # A component with one service has no map of them.
@@ -160,17 +162,24 @@ def _of_one_service(key: str) -> str:
     return _SERVICE.sub("", key).removeprefix(".") or "serviceName"
 
 
-def _may_be_secret(location: Location) -> bool:
-    if location[0] == "kubeconfig":
-        return True
-    keys = location[3:] if location[2:3] == ("canary",) else location[2:]
-    return location[0] == "services" and bool(keys) and keys[0] in OF_PODS
+def _in_service(location: Location) -> Location:
+    """Return the path of an input inside its service or its canary."""
+    inside = location[2:] if location[0] == "services" else location
+    return inside[1:] if inside[:1] == ("canary",) else inside
+
+
+def _is_text_for_pods(location: Location) -> bool:
+    """Tell whether any text would do at a place."""
+    match _in_service(location):
+        case ("env", _) | ("configMap" | "secret", "data", _):
+            return True
+    return False
 
 
 def _check_secret(secret: Sequence[Location]) -> None:
-    allowed = "a value that is not secret: it gets into names, routes or messages. Only "
-    allowed += ", ".join(("kubeconfig", *OF_PODS)) + " may be secret"
-    misplaced = [location for location in secret if not _may_be_secret(location)]
+    may = ("kubeconfig", *OF_PODS)
+    allowed = f"a value that is not secret: it gets into names, routes or messages. Only {', '.join(may)} may be secret"
+    misplaced = [location for location in secret if (_in_service(location) or location)[0] not in may]
     if misplaced:
         raise ConfigError([Problem(dotted(location), "(secret)", allowed, "") for location in misplaced])
 

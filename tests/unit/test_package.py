@@ -178,6 +178,7 @@ def test_a_secret_of_one_service_of_a_stack_hides_the_pods_of_that_one(recorder:
         ({"serviceName": "Auth"}, "serviceName = Auth"),
         ({"imagee": "x"}, "imagee = x\n    allowed: no such key; did you mean image?"),
         ({"maxStep": 0}, "maxStep = 0"),
+        ({"canary": pulumi.Output.secret}, "canary = (secret)"),
         ({"host": pulumi.Output.secret}, "host = (secret)\n    allowed: a value that is not secret"),
         ({"env": {"a b": "hunter2"}, "secret": {"data": {"KEY": ["hunter2"]}}}, "secret.data.KEY = (secret)"),
     ],
@@ -235,11 +236,28 @@ def test_a_preview_that_does_not_know_an_input_says_so_and_goes_on(
     pulumi.runtime.set_mocks(recorder, project="shop", stack="test", preview=True)
     found: list[str] = []
 
-    run(lambda: service(env={"URL": unknown()}).url.apply(found.append))
+    run(lambda: service(image=unknown()).url.apply(found.append))
 
-    assert "env.URL" in told[0]
+    assert told[0].startswith("not known before the update: image. ")
     assert kinds(recorder) == set()
     assert found == []
+
+
+@pytest.mark.parametrize("place", [("env",), ("secret", "data"), ("canary", "env")], ids=".".join)
+def test_a_preview_shows_a_component_of_which_only_the_text_of_a_variable_is_not_known(
+    recorder: Recorder, told: list[str], place: tuple[str, ...]
+) -> None:
+    pulumi.runtime.set_mocks(recorder, project="shop", stack="test", preview=True)
+    inputs: dict[str, Any] = {"URL": never_known()}
+    for key in reversed(place):
+        inputs = {key: inputs}
+    if "canary" in inputs:
+        inputs["canary"] |= CANARY
+
+    run(lambda: service(**inputs))
+
+    assert kinds(recorder) == BOTH_TRACKS
+    assert told == []
 
 
 class TestOptions:
