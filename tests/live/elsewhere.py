@@ -29,6 +29,8 @@ class Elsewhere:
         (wheel,) = (folder / "dist").glob("*.whl")
         made = Elsewhere(folder, wheel, environment)
         shutil.copytree(COMPONENTS, folder / "components")
+        # In the checkout the plugin takes the folder above it, which is here that of the wheel.
+        (folder / "components" / "requirements.txt").write_text(f"{wheel}\n")
         made.install(folder / "components" / "venv")
         return made
 

@@ -83,6 +83,27 @@ def test_a_program_that_imports_the_component_shifts_traffic(
     assert weights(cluster, namespace) == {}
 
 
+def test_a_program_adds_the_package_and_shifts_traffic_by_its_sdk(
+    elsewhere: Elsewhere, cluster: Client, namespace: str
+) -> None:
+    stack = elsewhere.project(f"sdk-{namespace}", EXAMPLES / "sdk")
+    told = stack.run("package", "add", str(elsewhere.folder / "components"))
+    assert "import pulumi_canary as canary" in told
+    stack.set("namespace", namespace)
+    stack.set("weight", "20")
+    stack.run("config", "set", "--secret", "database", SECRET)
+
+    stack.up()
+    assert weights(cluster, namespace) == {"checkout-canary": "20"}
+    stack.run("preview", "--expect-no-changes")
+    assert SECRET not in stack.run("stack", "export")
+
+    stack.set("weight", "50")
+    stack.up()
+    assert weights(cluster, namespace) == {"checkout-canary": "50"}
+    assert stack.outputs()["tracks"]["canary"]["weight"] == 50
+
+
 ONE_BESIDE_ANOTHER = """
 for name in ("checkout", "search"):
     CanaryService(
