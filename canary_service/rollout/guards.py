@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from canary_service.config.loader import Problem
 from canary_service.config.settings import Settings
 from canary_service.routing.router import Feature
-from canary_service.routing.split import Track
+from canary_service.routing.split import Entry, Track
 from canary_service.workload import manifests
 from canary_service.workload.labels import image_version, object_name, selector
 from canary_service.workload.live import LiveService
@@ -56,6 +56,22 @@ def unsupported(settings: Settings, name: str, feature: Feature, why: str) -> Pr
     else:
         key, value = f"services.{name}.canary.mirrorPercent", str(service.canary.mirror_percent)
     return Problem(key, value, f"absent. {why}", f"pulumi config rm --path {key}")
+
+
+def unattached(gateway: Entry, served_by: Sequence[Entry], why: str) -> Problem:
+    """Return what is wrong with a Gateway that is to take requests over from others, and is not there."""
+    serving = next(iter(served_by), gateway)
+    keys = ("name", gateway.name, serving.name), ("namespace", gateway.namespace, serving.namespace)
+    key, value, other = next(
+        (each for each in keys if each[1] != each[2]), ("listener", gateway.listener, serving.listener)
+    )
+    change = f"pulumi config set --path gateway.{key} {other}" if other else f"pulumi config rm --path gateway.{key}"
+    return Problem(
+        f"gateway.{key}",
+        value or "(none)",
+        f"a Gateway that is there: {why}, and every request that {serving} takes now would get status 404",
+        change,
+    )
 
 
 def transitions(settings: Settings, live: Mapping[str, LiveService], stack: str) -> dict[str, Transition]:

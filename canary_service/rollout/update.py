@@ -9,7 +9,14 @@ from canary_service.cluster.errors import ForbiddenError
 from canary_service.cluster.live_cluster import LiveCluster
 from canary_service.config.loader import Problem
 from canary_service.config.settings import Settings
-from canary_service.rollout.guards import RefusedError, Transition, missing_namespace, transitions, unsupported
+from canary_service.rollout.guards import (
+    RefusedError,
+    Transition,
+    missing_namespace,
+    transitions,
+    unattached,
+    unsupported,
+)
 from canary_service.routing.registry import ROUTERS
 from canary_service.workload.live import LiveService
 
@@ -34,7 +41,25 @@ def observed(settings: Settings, provider: Mapping[str, str], *, namespace_follo
     cluster = LiveCluster(connect(provider), settings)
     there = settings.create_namespace or namespace_follows or cluster.has_namespace()
     problems = () if there else (missing_namespace(settings),)
-    return Observed(cluster, cluster.read(), (*problems, *_unsupported(settings, cluster)))
+    live = cluster.read()
+    return Observed(cluster, live, (*problems, *_unsupported(settings, cluster), *_unattached(settings, cluster, live)))
+
+
+def _unattached(settings: Settings, cluster: LiveCluster, live: Mapping[str, LiveService]) -> Iterator[Problem]:
+    """Yield a Gateway that is not there, if the route of a service would leave one for it that has accepted it.
+
+    The first may come later than the route.
+    """
+    moves = {
+        entry: found.split.entries
+        for name, found in live.items()
+        if found.split and not found.pending and not found.former_routers
+        for entry in settings.split_of(name).entries
+        if entry not in found.split.entries
+    }
+    for entry, served_by in moves.items():
+        if why := cluster.lacking(entry):
+            yield unattached(entry, served_by, why)
 
 
 def _unsupported(settings: Settings, cluster: LiveCluster) -> Iterator[Problem]:

@@ -13,6 +13,7 @@ from canary_service.config.settings import Settings
 from canary_service.rollout.guards import Transition
 from canary_service.rollout.update import Update, observed
 from canary_service.routing.registry import ROUTERS
+from canary_service.routing.router import Pending
 from canary_service.routing.split import Entry, Split
 from canary_service.workload.live import LiveService
 
@@ -97,6 +98,49 @@ def test_a_mirror_is_refused_unless_the_gateway_is_known_to_carry_it_out(
 
     assert [problem.key for problem in found] == (["services.shop.canary.mirrorPercent"] if said else [])
     assert all(said in problem.allowed and problem.value == str(percent) for problem in found)
+
+
+@pytest.mark.parametrize(
+    ("declared", "key", "fix"),
+    [
+        ({"name": "pubic", "namespace": "gateways"}, "gateway.name", "set --path gateway.name public"),
+        ({"name": "public", "namespace": "gateway"}, "gateway.namespace", "set --path gateway.namespace gateways"),
+        (
+            {"name": "public", "namespace": "gateways", "listener": "no"},
+            "gateway.listener",
+            "rm --path gateway.listener",
+        ),
+        ({"name": "public", "namespace": "gateways"}, "", ""),
+        ({"name": "forbidden"}, "", ""),
+    ],
+)
+def test_requests_that_a_gateway_takes_are_not_given_to_one_that_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, declared: dict[str, str], key: str, fix: str
+) -> None:
+    there = load(RAW | {"router": "gateway", "gateway": '{"name": "public", "namespace": "gateways"}'}).split_of("shop")
+    asked: list[Entry] = []
+
+    class Cluster(Gateways):
+        served = LiveService(split=there)
+
+        def read(self) -> dict[str, LiveService]:
+            return {"shop": self.served}
+
+        def lacking(self, gateway: Entry) -> str:
+            asked.append(gateway)
+            return "" if gateway.name == "forbidden" else f"Gateway {gateway} is not there"
+
+    cluster = Cluster(None)
+    cluster.take_the_place_of_the_cluster(monkeypatch)
+    settings = load(RAW | {"router": "gateway", "gateway": json.dumps(declared)})
+
+    problems = observed(settings, {}).problems
+
+    assert [problem.key for problem in problems] == ([key] if key else [])
+    assert all(fix in each.fix and "would get status 404" in each.allowed for each in problems)
+    assert len(asked) == (there.entries != settings.split_of("shop").entries)
+    cluster.served = LiveService(split=there, pending=Pending("no controller has answered"))
+    assert observed(settings, {}).problems == ()  # it serves nobody: the Gateway may come later
 
 
 RULE, BACKEND = "HTTPRouteResponseHeaderModification", "HTTPRouteBackendRequestHeaderModification"
