@@ -23,7 +23,7 @@ from lightkube.types import PatchType
 from canary_service.cluster.errors import ClusterError, ForbiddenError, NotReadyError
 from canary_service.cluster.workloads import PodsSeen, Workloads
 from canary_service.config.settings import Settings
-from canary_service.routing.gateway import UNLISTED
+from canary_service.routing.gateway import UNLISTED, Gateway
 from canary_service.routing.registry import ROUTERS
 from canary_service.routing.router import Manifest, Pending, RouteKind, Router, UnreadableRouteError
 from canary_service.routing.split import Entry, Split, Track
@@ -128,6 +128,7 @@ class LiveCluster:
         sets = self._list(ReplicaSet) if unfinished else []
         objects = Objects(deployments_by_name, services_by_name, routes, sets)
         live = {name: live_service(self._settings, name, objects) for name in self._settings.services}
+        live = self._with_gateways({name: self._patient(name, found) for name, found in live.items()})
         live |= self._moving({name: found for name, found in live.items() if found.ours}, routes)
         self._former = {name: tuple(ROUTERS[each] for each in found.former_routers) for name, found in live.items()}
         self._unmade = frozenset(
@@ -196,8 +197,7 @@ class LiveCluster:
         Raises:
             ClusterError: the API server cannot be asked; ForbiddenError when the account may not ask.
         """
-        namespace = gateway.namespace or self._settings.namespace
-        found = self._asked_for(lambda: _plain(self._client.get(_GATEWAY, gateway.name, namespace=namespace)))
+        found = self._gateway(gateway)
         if found is None:
             return frozenset()
         named: str = found["spec"]["gatewayClassName"]
@@ -208,6 +208,50 @@ class LiveCluster:
         if listed is None:
             return UNLISTED.get(of_class["spec"]["controllerName"], frozenset())
         return frozenset(each["name"] for each in listed)
+
+    def lacking(self, gateway: Entry) -> str:
+        """Return, in words, that a Gateway or its listener is not there; empty when it is, or who asks may not see it.
+
+        Other routers' entries are no objects of which that could be asked.
+
+        Raises:
+            ClusterError: the API server cannot be asked.
+        """
+        if not isinstance(self._router, Gateway):
+            return ""
+        try:
+            found = self._gateway(gateway)
+        except ForbiddenError:
+            return ""
+        named = f"Gateway {gateway.namespace or self._settings.namespace}/{gateway.name}"
+        if found is None:
+            return f"{named} is not there"
+        listeners = [each["name"] for each in found["spec"].get("listeners") or ()]
+        if gateway.listener and gateway.listener not in listeners:
+            return f"{named} has no listener {gateway.listener}, but {', '.join(listeners) or 'none at all'}"
+        return ""
+
+    def _gateway(self, gateway: Entry) -> Manifest | None:
+        namespace = gateway.namespace or self._settings.namespace
+        return self._asked_for(lambda: _plain(self._client.get(_GATEWAY, gateway.name, namespace=namespace)))
+
+    def _with_gateways(self, live: Mapping[str, LiveService]) -> dict[str, LiveService]:
+        """Return the services with what their routes wait for: status of a route may outlive its Gateway."""
+        attached = {name: found.split.entries for name, found in live.items() if found.split}
+        lacking = {entry: self.lacking(entry) for entry in dict.fromkeys(chain(*attached.values()))}
+        told = dict(live)
+        for name, entries in attached.items():
+            why, pending = [lacking[entry] for entry in entries if lacking[entry]], live[name].pending
+            if why and not (pending and pending.refused):
+                told[name] = replace(live[name], pending=_without(name, why))
+        return told
+
+    def _patient(self, name: str, found: LiveService) -> LiveService:
+        """Give a controller the time that it has to follow before a status is said to be out of date."""
+        stale = found.pending is not None and found.pending.stale
+        if stale and time.time() - self.route_written_at(name) < self._router.sync_seconds:
+            return replace(found, pending=None)
+        return found
 
     def log_of_ended(self, pod: str, container: str, lines: int) -> list[str]:
         """Return the last lines that a container wrote before it ended last.
@@ -469,9 +513,13 @@ class LiveCluster:
 
     def _pending(self, name: str) -> Pending | None:
         try:
-            return self._router.pending(routes_of(self._settings, name, self._routes()))
+            pending = self._router.pending(routes_of(self._settings, name, self._routes()))
         except UnreadableRouteError as error:
             return Pending(str(error))
+        if pending and pending.refused:
+            return pending
+        why = list(filter(None, map(self.lacking, self._settings.split_of(name).entries)))
+        return _without(name, why) if why else pending
 
     def pods_of(self, name: str, track: Track) -> PodsSeen:
         """Return the pods of one track as they are now.
@@ -707,6 +755,10 @@ class LiveCluster:
                 if error.status.code == _NOT_FOUND:
                     return None
                 raise
+            except httpx2.HTTPStatusError as error:  # of a kind that is not there, as above
+                if error.response.status_code == _NOT_FOUND:
+                    return None
+                raise
 
         return self._asked(found)
 
@@ -751,6 +803,10 @@ def _most(found: Sequence[tuple[Router, Split | UnreadableRouteError]]) -> Split
     if not splits:
         raise next(error for _, error in found if isinstance(error, UnreadableRouteError))
     return max(splits, key=lambda split: split.weight)
+
+
+def _without(name: str, lacking: Sequence[str]) -> Pending:
+    return Pending(f"HTTPRoute {name}: {', '.join(lacking)}")
 
 
 def _group(kind: RouteKind) -> str:

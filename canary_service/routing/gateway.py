@@ -111,11 +111,18 @@ class HttpRoutes(SharedObjects, ABC):
                 for condition in answer.get("conditions") or ()
                 if condition["type"] in _DECIDING
             ]
-            for condition in conditions:
+            present = [each for each in conditions if _is_present(each, route)]
+            if conditions and not present:
+                return Pending(
+                    f"HTTPRoute {route['metadata']['name']}: its status is of a former state of it, and no controller "
+                    "has answered for the present one",
+                    stale=True,
+                )
+            for condition in present:
                 if condition["status"] == "False":
                     told = (route["metadata"]["name"], condition["reason"], condition.get("message"))
                     return Pending(f"HTTPRoute {': '.join(filter(None, told))}", refused=True)
-            if not any(condition["status"] == "True" for condition in conditions):
+            if not any(condition["status"] == "True" for condition in present):
                 namespace, kind, name, listener = _parent(route, parent)
                 asked = f"{kind} {namespace}/{name}" + (f", listener {listener}" if listener else "")
                 return Pending(
@@ -191,6 +198,12 @@ def _parent(route: Manifest, reference: Manifest) -> tuple[str, str, str, str]:
     """Return namespace, kind, name and listener of a parent, with what a reference may leave out."""
     namespace = reference.get("namespace") or route["metadata"]["namespace"]
     return namespace, reference.get("kind") or "Gateway", reference["name"], reference.get("sectionName") or ""
+
+
+def _is_present(condition: Manifest, route: Manifest) -> bool:
+    """Tell whether a condition is of the route as it is now; controllers may leave out of which it is."""
+    present, observed = route["metadata"].get("generation"), condition.get("observedGeneration")
+    return not present or not observed or observed >= present
 
 
 def _match(match: Match, condition: Condition | None) -> Manifest:

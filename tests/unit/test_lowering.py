@@ -38,6 +38,12 @@ def kind_of(kind: Any) -> str:  # noqa: ANN401 - a class of lightkube
     return name
 
 
+def refusal(code: int, message: str) -> ApiError:
+    request = httpx2.Request("GET", "https://api")
+    status = {"kind": "Status", "code": code, "message": message}
+    return ApiError(request=request, response=httpx2.Response(code, json=status, request=request))
+
+
 class Api:
     """Holds the objects of routers in a namespace, as lightkube's client shows them; notes what it was asked for."""
 
@@ -45,6 +51,7 @@ class Api:
         self.requests: list[str] = []
         self.forbidden: str | None = None
         self.deaf: str | None = None
+        self.gateways: dict[str, list[str]] | None = {"gateways/gateway": ["web"]}
         self.objects: dict[tuple[str, str], dict[str, Any]] = {}
         for router in routers or ("nginx",):
             declared = settings(router, weight, mirror)
@@ -77,12 +84,19 @@ class Api:
         self.requests.append("list")
         return [kind.from_dict(found) for (each, _), found in self.objects.items() if each == kind_of(kind)]
 
+    def get(self, kind: Any, name: str, *, namespace: str) -> Any:  # noqa: ANN401 - as above
+        assert kind_of(kind) == "Gateway"
+        if self.gateways is None:
+            raise refusal(403, "gateways is forbidden")
+        if f"{namespace}/{name}" not in self.gateways:
+            raise refusal(404, f"gateways {name} not found")
+        listeners = [{"name": each} for each in self.gateways[f"{namespace}/{name}"]]
+        return kind.from_dict({"spec": {"listeners": listeners}})
+
     def patch(self, kind: Any, name: str, change: dict[str, Any], **__: object) -> None:  # noqa: ANN401 - as above
         self.requests.append(f"patch {name}")
         if name == self.forbidden:
-            refusal = {"kind": "Status", "code": 403, "message": f"ingresses {name} is forbidden"}
-            request = httpx2.Request("PATCH", "https://api")
-            raise ApiError(request=request, response=httpx2.Response(403, json=refusal, request=request))
+            raise refusal(403, f"ingresses {name} is forbidden")
         if name != self.deaf:
             found = self.objects[kind_of(kind), name]
             found["metadata"].setdefault("annotations", {}).update(change["metadata"]["annotations"])
@@ -191,10 +205,12 @@ YES = {"type": "Accepted", "status": "True", "reason": "Accepted"}
 PARENT = {"kind": "Gateway", "name": "gateway", "namespace": "gateways"}
 
 
-def answered(*conditions: dict[str, str]) -> LiveCluster:
+def answered(*conditions: dict[str, str], gateways: dict[str, list[str]] | None = None) -> LiveCluster:
     api = Api("gateway")
+    api.gateways = gateways
     for route in api.routes.values():
         route["status"] = {"parents": [{"parentRef": PARENT, "controllerName": "a.b/c", "conditions": [*conditions]}]}
+    api.serve_services()
     return LiveCluster(cast("Client", api), settings("gateway"))
 
 
@@ -211,6 +227,32 @@ def test_a_controller_that_does_not_answer_is_told_and_waited_for_no_longer(monk
 
 def test_a_route_that_is_accepted_is_not_waited_for() -> None:
     assert answered(YES).wait_until_routed("pay") == ""
+
+
+@pytest.mark.parametrize(
+    ("gateways", "said"),
+    [
+        ({}, "HTTPRoute pay: Gateway gateways/gateway is not there"),
+        ({"gateways/gateway": ["web"]}, ""),
+        (None, ""),  # who may not ask takes the status for true
+    ],
+)
+def test_what_was_accepted_by_a_gateway_that_is_gone_is_not_in_force(
+    monkeypatch: pytest.MonkeyPatch, gateways: dict[str, list[str]] | None, said: str
+) -> None:
+    monkeypatch.setattr("canary_service.cluster.live_cluster.STUCK_SECONDS", 0.0)
+    cluster = answered(YES, gateways=gateways)
+
+    pending = cluster.read()["pay"].pending
+
+    assert (pending.reason if pending else "") == said
+    assert cluster.wait_until_routed("pay") == said
+
+
+def test_a_refusal_says_more_than_that_the_gateway_is_gone() -> None:
+    pending = answered(NO, gateways={}).read()["pay"].pending
+    assert pending
+    assert pending.refused
 
 
 def test_one_that_is_refused_keeps_no_other_from_being_lowered(api: Api, cluster: LiveCluster) -> None:

@@ -711,6 +711,21 @@ def test_what_another_parent_has_accepted_says_nothing_of_the_present_one() -> N
     assert ROUTERS["gateway"].pending([route | {"status": {"parents": [answer]}}])
 
 
+@pytest.mark.parametrize(("observed", "stale"), [(2, True), (3, False), (0, False)])
+def test_an_answer_to_what_a_route_was_before_is_none(observed: int, *, stale: bool) -> None:
+    (route,) = manifests_of("linkerd", SPLITS["weight 20"])
+    route["metadata"]["generation"] = 3
+    (parent,) = route["spec"]["parentRefs"]
+    for status in ("True", "False"):
+        condition = ACCEPTED | {"status": status} | ({"observedGeneration": observed} if observed else {})
+        route["status"] = {"parents": [{"parentRef": parent, "conditions": [condition]}]}
+
+        pending = ROUTERS["linkerd"].pending([route])
+
+        assert (pending.stale if pending else False) is stale
+        assert (pending is None) is (status == "True" and not stale)
+
+
 @pytest.mark.parametrize("router", ["nginx", "traefik", "istio", "consul"])
 def test_objects_without_a_status_are_taken_for_obeyed(router: str) -> None:
     assert ROUTERS[router].pending(manifests_of(router, SPLITS["weight 20"])) is None
