@@ -20,7 +20,7 @@ from lightkube.resources.core_v1 import Namespace, Pod, Service
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 from lightkube.types import PatchType
 
-from canary_service.cluster.errors import ClusterError, ForbiddenError, NotReadyError
+from canary_service.cluster.errors import ClusterError, ForbiddenError, NotReadyError, UnknownKindError
 from canary_service.cluster.workloads import PodsSeen, Workloads
 from canary_service.config.settings import Settings
 from canary_service.routing.gateway import UNLISTED, Gateway
@@ -107,7 +107,7 @@ class LiveCluster:
             monitoring: look at what watches the services too, which only an update has to compare.
 
         Raises:
-            ClusterError: the API server cannot be asked.
+            ClusterError: the API server cannot be asked; UnknownKindError when the router's objects cannot be.
         """
         deployments, services = self._list(Deployment), self._list(Service)
         routes = self._routes()
@@ -622,7 +622,7 @@ class LiveCluster:
                 roles = "rbac/" if kind.kind in KINDS else "rbac/routers"
                 raise ForbiddenError(f"{error}. {roles} has this right (docs/rbac.md)") from error
             if found is None:
-                raise ClusterError(
+                raise UnknownKindError(
                     f"router {self._router.name} needs {kind.kind} ({kind.api_version}), which the cluster does not "
                     "know: install its CustomResourceDefinitions, or choose another router"
                 )

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from canary_service.config.loader import Problem
 from canary_service.config.settings import Settings
+from canary_service.routing.nginx import Nginx
 from canary_service.routing.router import Feature
 from canary_service.routing.split import Entry, Track
 from canary_service.workload import manifests
@@ -13,6 +15,9 @@ from canary_service.workload.live import LiveService
 from canary_service.workload.stickiness import kept_at_weight_0
 
 TAKEOVER_GUIDE = "docs/takeover.md"
+
+_KNOWN_ROUTER: Final = f"pulumi config set router {Nginx.name}"
+"""Its objects are of Kubernetes' own kinds."""
 
 
 class RefusedError(Exception):
@@ -46,6 +51,11 @@ def missing_namespace(settings: Settings) -> Problem:
     """Return what is wrong with a namespace that is not there and that the stack does not make."""
     create = f"kubectl create namespace {settings.namespace}"
     return Problem("namespace", settings.namespace, "a namespace that is there", create)
+
+
+def unknown_kind(settings: Settings, why: str) -> Problem:
+    """Return what is wrong with a router whose objects the cluster does not know."""
+    return Problem("router", settings.router, f"a router whose objects the cluster knows. {why}", _KNOWN_ROUTER)
 
 
 def unsupported(settings: Settings, name: str, feature: Feature, why: str) -> Problem:

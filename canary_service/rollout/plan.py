@@ -183,7 +183,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """What there is of each service before the update.
+    """What there is of each service before the update; `live` is empty where nothing of it can be told.
 
     `missing` says why no cluster was asked; it is then the state of the last update. `refused` is what keeps any update
     from it. `rates` are requests per second of services that something has counted, `notes` why there are none.
@@ -199,6 +199,8 @@ class Before:
 def planned(target: Target, stream: EventStream, settings: Settings, before: Before, *, failed: bool) -> Plan:
     """Return the plan of a preview that got as far as running the program."""
     refusals: Sequence[Problem] = before.refused
+    if refusals and not before.live:
+        return Plan(stack=target.stack, outcome="refused", refusals=tuple(map(_refusal, refusals)))
     warned: Mapping[str, tuple[str, ...]] = {}
     notes = list(before.notes)
     lowered: dict[str, int] = {}

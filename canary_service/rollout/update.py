@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from canary_service.cluster.connection import connect
-from canary_service.cluster.errors import ForbiddenError
+from canary_service.cluster.errors import ForbiddenError, UnknownKindError
 from canary_service.cluster.live_cluster import LiveCluster
 from canary_service.config.loader import Problem
 from canary_service.config.settings import Settings
@@ -15,6 +15,7 @@ from canary_service.rollout.guards import (
     missing_namespace,
     transitions,
     unattached,
+    unknown_kind,
     unsupported,
 )
 from canary_service.routing.registry import ROUTERS
@@ -23,7 +24,10 @@ from canary_service.workload.live import LiveService
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """A cluster as it is before an update; `problems` keep any update of the stack from it."""
+    """A cluster as it is before an update; `problems` keep any update of the stack from it.
+
+    `live` is empty where the cluster does not know the router's objects.
+    """
 
     cluster: LiveCluster
     live: Mapping[str, LiveService]
@@ -41,7 +45,10 @@ def observed(settings: Settings, provider: Mapping[str, str], *, namespace_follo
     cluster = LiveCluster(connect(provider), settings)
     there = settings.create_namespace or namespace_follows or cluster.has_namespace()
     problems = () if there else (missing_namespace(settings),)
-    live = cluster.read()
+    try:
+        live = cluster.read()
+    except UnknownKindError as error:
+        return Observed(cluster, {}, (*problems, unknown_kind(settings, str(error))))
     return Observed(cluster, live, (*problems, *_unsupported(settings, cluster), *_unattached(settings, cluster, live)))
 
 

@@ -14,7 +14,7 @@ from canary_service.cli import markdown, text
 from canary_service.config.loader import load
 from canary_service.config.settings import Settings
 from canary_service.rollout.engine_events import SECRET, EventStream, encrypted_values, read
-from canary_service.rollout.guards import missing_namespace
+from canary_service.rollout.guards import missing_namespace, unknown_kind
 from canary_service.rollout.plan import (
     Before,
     ObjectPlan,
@@ -251,6 +251,16 @@ def test_what_keeps_any_update_from_a_cluster_is_a_refusal_too() -> None:
     plan = planned(TARGET, stream, settings, refused, failed=True)
 
     assert (plan.outcome, [each.fix for each in plan.refusals]) == ("refused", ["kubectl create namespace shop"])
+
+
+def test_of_a_router_whose_objects_the_cluster_does_not_know_nothing_but_the_refusal_is_told() -> None:
+    stream = stream_of("shift")
+    settings = settings_of(stream)
+    plan = planned(TARGET, stream, settings, Before({}, refused=(unknown_kind(settings, "no HTTPRoute"),)), failed=True)
+
+    assert (plan.outcome, plan.services, plan.weights_from) == ("refused", (), None)
+    assert text.render(plan).startswith("dev: refused: 1 ")
+    assert "canary" not in markdown.render(plan).replace("canary-plan", "").split("fix:")[0]
 
 
 def test_objects_of_the_same_stack_are_its_own_whatever_organisation_it_is_named_with() -> None:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from canary_service.cluster.errors import ForbiddenError
+from canary_service.cluster.errors import ForbiddenError, UnknownKindError
 from canary_service.cluster.live_cluster import LiveCluster
 from canary_service.config.loader import load
 from canary_service.config.settings import Settings
-from canary_service.rollout.guards import Transition
+from canary_service.rollout.guards import RefusedError, Transition
 from canary_service.rollout.update import Update, observed
 from canary_service.routing.registry import ROUTERS
 from canary_service.routing.router import Pending
@@ -141,6 +141,18 @@ def test_requests_that_a_gateway_takes_are_not_given_to_one_that_is_not_there(
     assert len(asked) == (there.entries != settings.split_of("shop").entries)
     cluster.served = LiveService(split=there, pending=Pending("no controller has answered"))
     assert observed(settings, {}).problems == ()  # it serves nobody: the Gateway may come later
+
+
+def test_a_router_whose_objects_the_cluster_does_not_know_keeps_any_update_from_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Cluster(Gateways):
+        def read(self) -> dict[str, LiveService]:
+            raise UnknownKindError("router gateway needs HTTPRoute, which the cluster does not know")
+
+    Cluster(None).take_the_place_of_the_cluster(monkeypatch)
+    with pytest.raises(RefusedError, match=r"router = gateway\n    allowed: .*needs HTTPRoute.*\n.*set router nginx"):
+        Update.compared(behind_a_gateway(SERVICE, 0), {}, "shop/dev")
 
 
 RULE, BACKEND = "HTTPRouteResponseHeaderModification", "HTTPRouteBackendRequestHeaderModification"
