@@ -99,6 +99,7 @@ class LiveCluster:
         self._workloads = Workloads(settings, self._list)
         self._former: dict[str, tuple[Router, ...]] = {}
         self._unmade: frozenset[str] = frozenset()
+        self._mirroring: frozenset[tuple[str, str]] = frozenset()
 
     def read(self, *, monitoring: bool = True) -> dict[str, LiveService]:
         """Return what there is of each service.
@@ -134,6 +135,8 @@ class LiveCluster:
         self._unmade = frozenset(
             name for name, former in self._former.items() if former and not routes_of(self._settings, name, routes)
         )
+        begins = [name for name, found in live.items() if found.split and not found.mirror]
+        self._mirroring = frozenset(chain(*map(self._only_for_mirror, begins)))
         return {name: replace(found, strands=self._strands(name, found)) for name, found in live.items()}
 
     def knows_monitoring(self) -> bool:
@@ -319,10 +322,20 @@ class LiveCluster:
         routed = {each.kind for each in self._router.kinds}
         track = manifest["metadata"]["labels"].get("app.kubernetes.io/instance")
         siblings = any(other == track for _, other in self._objects)
-        if kind in routed and name in {object_name(moving, each) for moving in self._unmade for each in Track}:
+        moving = {object_name(service, each) for service in self._unmade for each in Track}
+        if kind in routed and (name in moving or (kind, name) in self._mirroring):
             return False  # the engine is about to make it
         kept = {"Deployment", "Service", *routed, *(kind.__name__ for kind in _MONITORING_KINDS)}
         return kind in kept and (kind, name) not in self._objects and siblings
+
+    def _only_for_mirror(self, name: str) -> set[tuple[str, str]]:
+        """Return the declared router's objects of a service that are there only as long as requests are mirrored."""
+        split = self._settings.split_of(name)
+        if split.canary is None:
+            return set()
+        plain = replace(split, canary=replace(split.canary, mirror=0))
+        mirrored, others = ({_key(each.manifest) for each in self._router.render(of)} for of in (split, plain))
+        return mirrored - others
 
     def restore(self, manifest: Manifest, *, keep_replicas: bool = False, dry_run: bool = False) -> Manifest | None:
         """Apply an object as it is declared, as the engine would; return it when that changed anything.

@@ -281,6 +281,23 @@ def test_a_service_without_a_canary_is_left_as_it_is(api: Api, cluster: LiveClus
     assert api.requests == ["list", "patch shop-canary", "list"]
 
 
+def test_what_a_mirror_needs_is_missing_only_once_there_is_a_mirror() -> None:
+    declared = settings("traefik", 0, 20)
+    (mirror,) = (
+        route.manifest
+        for route in declared.router_of_stack().render(declared.split_of("pay"))
+        if "mirroring" in route.manifest["spec"]
+    )
+    mirror["metadata"]["labels"] = labels_of(declared, "pay", Track.STABLE, "shop")
+    for mirrored in (0, 20):
+        api = Api("traefik", weight=0, mirror=mirrored)
+        api.serve_services()
+        api.objects.pop(("TraefikService", "pay-canary"), None)
+        cluster = LiveCluster(cast("Client", api), declared)
+        cluster.read()
+        assert cluster.lost(mirror) is bool(mirrored)
+
+
 @pytest.mark.parametrize("router", ["gateway", "istio"])
 def test_a_canary_that_is_lowered_gets_no_copies_any_more(router: str) -> None:
     api = Api(router, weight=0, mirror=20)
