@@ -683,11 +683,20 @@ class LiveCluster:
                 former |= {router.name: routes_of(self._settings, name, routes) for router in self._alike}
             splits = {router: _read(ROUTERS[router], there) for router, there in former.items() if there}
             names = [each for each, split in splits.items() if each in others or isinstance(split, Split)]
-            readable = [split for split in (live.split, *splits.values()) if isinstance(split, Split)]
+            declared = [live.split] if live.split else []
+            readable = [*declared, *(split for split in splits.values() if isinstance(split, Split))]
             if names:
-                split = max(readable, key=lambda split: split.weight, default=None)
-                unreadable = "" if split else live.unreadable
-                found[name] = replace(live, split=split, unreadable=unreadable, former_routers=tuple(names))
+                # What its router has not accepted takes no requests, but may from one moment to the next.
+                serving = [split for split in readable if not (live.pending and split is live.split)]
+                unread = next((str(splits[each]) for each in names if not isinstance(splits[each], Split)), "")
+                found[name] = replace(
+                    live,
+                    split=max(serving or readable, key=lambda split: split.weight, default=None),
+                    unreadable="" if serving else unread or live.unreadable,
+                    former_routers=tuple(names),
+                    least=min((split.weight for split in serving), default=0),
+                    most=max((split.weight for split in readable), default=0),
+                )
         return found
 
     @property

@@ -113,12 +113,12 @@ def _transition(settings: Settings, name: str, live: LiveService) -> Transition:
     takes_back = declared.stable == "existing" or (live.stable is not None and live.stable.ready > 0)
     if declared.canary is None:
         promoted = declared.image in live.canary_images
-        lowers = routed and live.weight and takes_back and not promoted
+        lowers = routed and live.falls_from and takes_back and not promoted
         return Transition(0 if lowers else None, warnings=tuple(warnings))
     weight, _ = settings.canary_weight_of(name)
     return Transition(
-        lowers_to=weight if routed and weight < live.weight and takes_back else None,
-        raises=not routed or (weight, settings.mirror_of(name)) > (live.weight, live.mirror),
+        lowers_to=weight if routed and weight < live.falls_from and takes_back else None,
+        raises=not routed or (weight, settings.mirror_of(name)) > (live.rises_from, live.mirror),
         replaces=_replaces(settings, name, live),
         warnings=tuple(warnings),
     )
@@ -178,7 +178,7 @@ def _jumps(settings: Settings, live: Mapping[str, LiveService]) -> Iterator[Prob
         if service.canary is None:
             continue
         weight, key = settings.canary_weight_of(name)
-        limit = live[name].weight + settings.rollout.max_step
+        limit = live[name].rises_from + settings.rollout.max_step
         if weight > limit and limit < limits.get(key, (weight, ""))[0]:
             limits[key] = limit, name
     for key, (limit, name) in limits.items():
@@ -187,7 +187,7 @@ def _jumps(settings: Settings, live: Mapping[str, LiveService]) -> Iterator[Prob
         yield Problem(
             key,
             str(weight),
-            f"at most {limit} now: {live[name].weight} % of {name} are in force, and rollout.maxStep lets a weight "
+            f"at most {limit} now: {live[name].rises_from} % of {name} are in force, and rollout.maxStep lets a weight "
             f"rise by {settings.rollout.max_step} points in one update"
             + (f". The route cannot be read: {live[name].unreadable}" if live[name].unreadable else ""),
             f"pulumi config set {path}{key} {limit}",

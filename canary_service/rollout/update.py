@@ -133,7 +133,7 @@ class Update:
         lowered = {name: change.lowers_to for name, change in self.changes.items() if change.lowers_to is not None}
         if self.cluster and lowered:
             for name, split in self.cluster.lower(lowered).items():
-                yield f"{name}: {self.live[name].weight} → {split.weight} %, set ahead of all else and read back"
+                yield f"{name}: {self.live[name].falls_from} → {split.weight} %, set ahead of all else and read back"
         if any(self.changes[name].replaces for name in lowered):
             # The image that got requests is about to be replaced: first the router has to follow.
             former = {router for name in lowered for router in self.live[name].former_routers}

@@ -138,6 +138,21 @@ def test_a_stack_that_moves_to_another_router_goes_on_from_the_weight_in_force(
     assert "moves from router nginx to gateway" in warning
 
 
+@pytest.mark.parametrize(
+    ("weight", "lowers_to", "raises"), [(40, 40, False), (50, 50, True), (60, None, True), (95, None, True)]
+)
+def test_a_weight_rises_from_the_least_and_falls_from_the_most_that_a_router_gives(
+    weight: int, lowers_to: int | None, *, raises: bool
+) -> None:
+    moving = replace(running(45), former_routers=("nginx",), least=45, most=60)
+
+    found = transition(declared(weight, top={"router": "gateway"}), moving)
+
+    assert (found.lowers_to, found.raises) == (lowers_to, raises)
+    fix = "pulumi config set canaryWeight 95"
+    assert refused(declared(96, top={"router": "gateway"}), moving) == {"canaryWeight": fix}
+
+
 def test_a_promotion_below_100_percent_is_said() -> None:
     (warning,) = transition(declared(canary=None, image=CANARY), running(40)).warnings
 

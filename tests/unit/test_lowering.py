@@ -12,6 +12,7 @@ from canary_service.cluster.errors import ClusterError, NotReadyError
 from canary_service.cluster.live_cluster import LiveCluster
 from canary_service.config.loader import load
 from canary_service.config.settings import Settings
+from canary_service.rollout.guards import RefusedError, transitions
 from canary_service.routing.nginx import WEIGHT
 from canary_service.routing.registry import ROUTERS
 from canary_service.routing.router import Feature
@@ -150,6 +151,37 @@ def test_while_two_routers_share_the_requests_the_greater_weight_is_in_force() -
     live = cluster.read()
     assert {(each.weight, each.former_routers) for each in live.values()} == {(50, ("nginx",))}
     assert cluster.split("pay").weight == 50
+
+
+@pytest.mark.parametrize(("accepted", "weight", "rises_from"), [(False, 45, 45), (True, 60, 45)])
+def test_a_route_that_no_router_has_accepted_is_not_in_force_and_falls_nevertheless(
+    weight: int, rises_from: int, *, accepted: bool
+) -> None:
+    api, declared = Api("nginx", weight=45), settings("gateway", 60)
+    api.objects |= Api("gateway", weight=60).objects
+    status = {"parents": [{"parentRef": PARENT, "conditions": [YES] if accepted else []}]}
+    for name in NAMES:
+        api.objects["HTTPRoute", name]["status"] = status
+    api.serve_services()
+    cluster = LiveCluster(cast("Client", api), declared)
+
+    live = cluster.read()["pay"]
+
+    assert (live.weight, live.rises_from, live.falls_from, live.unreadable) == (weight, rises_from, 60, "")
+    with pytest.raises(RefusedError, match="at most 95 now: 45 % of cart are in force"):
+        transitions(settings("gateway", 96), cluster.read(), "shop/dev")
+    assert cluster.lower({"pay": 50})["pay"].weight == 50
+    assert api.weights()["pay"] == "45"
+
+
+def test_where_the_router_that_serves_cannot_be_read_an_unaccepted_route_says_nothing_of_the_weight() -> None:
+    api = Api("nginx", weight=45)
+    api.objects |= Api("gateway", weight=60).objects
+    api.serve_services()
+    api.objects["Ingress", "pay-canary"]["metadata"]["annotations"][WEIGHT] = "half"
+    live = LiveCluster(cast("Client", api), settings("gateway", 60)).read()["pay"]
+    assert (live.rises_from, live.falls_from) == (0, 60)
+    assert "'half'" in live.unreadable
 
 
 def test_while_two_routers_share_the_requests_the_weight_falls_in_both() -> None:
