@@ -9,6 +9,7 @@ from canary_service.config.settings import Settings
 from canary_service.routing.nginx import Nginx
 from canary_service.routing.router import Feature
 from canary_service.routing.split import Entry, Track
+from canary_service.routing.traefik import Traefik
 from canary_service.workload import manifests
 from canary_service.workload.labels import image_version, object_name, selector
 from canary_service.workload.live import LiveService
@@ -129,6 +130,7 @@ def _warnings(settings: Settings, name: str, live: LiveService) -> Iterator[str]
     if live.unreadable:
         yield f"the route in the cluster cannot be read as a split, so 0 % is assumed: {live.unreadable}"
     yield from moves(settings, name, live)
+    yield from _https_alone(settings, name, live)
     if declared.drain_seconds < router.sync_seconds:
         yield (
             f"drainSeconds is {declared.drain_seconds}, but router {router.name} may send requests to a pod for "
@@ -149,6 +151,19 @@ def _warnings(settings: Settings, name: str, live: LiveService) -> Iterator[str]
     weight, _ = settings.canary_weight_of(name)
     if weight == 0 and (kept := kept_at_weight_0(settings, name)):
         yield f"weight 0 does not evict clients with {', '.join(kept)} (docs/reference.md, Who stays on which track)"
+
+
+def _https_alone(settings: Settings, name: str, live: LiveService) -> Iterator[str]:
+    """Yield what Traefik does with a certificate; for nginx it is one beside plain HTTP."""
+    declared, found = settings.split_of(name), live.split
+    if settings.router != Traefik.name or declared.tls_secret is None or found is None:
+        return
+    if live.former_routers or found.tls_secret is None:
+        points = ", ".join(entry.name for entry in declared.entries) or "Traefik's defaults"
+        yield (
+            "with tlsSecretName, Traefik takes requests by HTTPS alone, those by plain HTTP get status 404: "
+            f"traefik.entryPoints ({points}) has to have one for HTTPS"
+        )
 
 
 def moves(settings: Settings, name: str, live: LiveService) -> Iterator[str]:

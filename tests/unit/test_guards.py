@@ -153,6 +153,32 @@ def test_a_weight_rises_from_the_least_and_falls_from_the_most_that_a_router_giv
     assert refused(declared(96, top={"router": "gateway"}), moving) == {"canaryWeight": fix}
 
 
+@pytest.mark.parametrize(
+    ("router", "top", "former", "said"),
+    [
+        ("traefik", {}, (), False),
+        ("traefik", {"tlsSecretName": "shop-tls"}, (), True),
+        ("traefik", {"tlsSecretName": "shop-tls", "traefik": '{"entryPoints": ["web"]}'}, (), True),
+        ("traefik", {"tlsSecretName": "shop-tls"}, ("nginx",), True),  # which takes plain HTTP too
+        ("nginx", {"tlsSecretName": "shop-tls"}, (), False),
+    ],
+)
+def test_of_a_certificate_with_which_plain_http_is_routed_no_more_a_reviewer_learns(
+    router: str, top: dict[str, str], former: tuple[str, ...], *, said: bool
+) -> None:
+    settings = declared(20, top={"router": router, **top})
+    warnings = transition(settings, replace(running(20), former_routers=former)).warnings
+    assert any("plain HTTP get status 404" in each for each in warnings) is said
+    assert ("entryPoints (web)" in str(warnings)) is ("traefik" in top)
+    assert not any("plain HTTP" in each for each in transition(settings, LiveService()).warnings)
+
+
+def test_that_a_certificate_stays_is_no_news() -> None:
+    settings = declared(20, top={"router": "traefik", "tlsSecretName": "shop-tls"})
+    live = replace(running(20), split=settings.split_of(NAME))
+    assert not any("plain HTTP" in each for each in transition(settings, live).warnings)
+
+
 def test_a_promotion_below_100_percent_is_said() -> None:
     (warning,) = transition(declared(canary=None, image=CANARY), running(40)).warnings
 
