@@ -1,6 +1,7 @@
 """Weights are lowered for all services together, by as few requests as that takes."""
 
 import json
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -279,6 +280,25 @@ def test_what_was_accepted_by_a_gateway_that_is_gone_is_not_in_force(
 
     assert (pending.reason if pending else "") == said
     assert cluster.wait_until_routed("pay") == said
+
+
+def test_a_controller_has_time_to_follow_before_its_answer_is_out_of_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    api = Api("gateway")
+    status = {"parents": [{"parentRef": PARENT, "conditions": [YES | {"observedGeneration": 1}]}]}
+    for route in api.routes.values():
+        route["metadata"]["generation"] = 2
+        route["metadata"]["managedFields"][0]["time"] = "2026-01-01T00:00:00Z"
+        route["status"] = status
+    api.serve_services()
+    written = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+
+    def pending(seconds: float) -> str:
+        monkeypatch.setattr("canary_service.cluster.live_cluster.time.time", lambda: written + seconds)
+        found = LiveCluster(cast("Client", api), settings("gateway")).read()["pay"].pending
+        return found.reason if found else ""
+
+    assert pending(ROUTERS["gateway"].sync_seconds - 1) == ""
+    assert "its status is of a former state of it" in pending(ROUTERS["gateway"].sync_seconds + 1)
 
 
 def test_a_refusal_says_more_than_that_the_gateway_is_gone() -> None:
