@@ -86,7 +86,7 @@ class TrackPlan(Record):
 class ServicePlan(Record):
     """What happens to one service.
 
-    `unreadable` says why the weight before cannot be read from the route, absent when it can. `mirror` is percent of the
+    `unreadable` says why the weight before cannot be read from the route, None when it can. `mirror` is percent of the
     requests to stable of which the canary gets a copy, absent when it gets none. `always_canary` is what sends requests
     to the canary at every weight. `requests_per_second` is absent when nothing has counted them. `changes` are those of
     settings of the pods and of their configuration, in words, without any values.
