@@ -40,6 +40,7 @@ from canary_service.workload.live import (
     last_written,
     live_service,
     routes_of,
+    with_stable,
 )
 from canary_service.workload.manifests import configurations_used
 from canary_service.workload.readiness import Readiness, rollout_completed
@@ -86,6 +87,15 @@ class Drift:
         return previewed.get("resourceVersion") not in {None, self.resource_version}
 
 
+@dataclass(frozen=True, slots=True)
+class _Routed:
+    """The objects of one router that route a service, and the split that they are, or why they are none."""
+
+    router: Router
+    routes: Sequence[Manifest]
+    split: Split | UnreadableRouteError
+
+
 class LiveCluster:
     """The services of one configuration in a cluster. May be used by several threads at once."""
 
@@ -100,18 +110,25 @@ class LiveCluster:
         self._former: dict[str, tuple[Router, ...]] = {}
         self._unmade: frozenset[str] = frozenset()
         self._mirroring: frozenset[tuple[str, str]] = frozenset()
+        self._unknown: UnknownKindError | None = None
 
     def read(self, *, monitoring: bool = True) -> dict[str, LiveService]:
         """Return what there is of each service.
+
+        Where the cluster does not know the declared router's kinds, the routes are those of the routers that serve.
 
         Args:
             monitoring: look at what watches the services too, which only an update has to compare.
 
         Raises:
-            ClusterError: the API server cannot be asked; UnknownKindError when the router's objects cannot be.
+            ClusterError: the API server cannot be asked; UnknownKindError when no other router serves either.
         """
         deployments, services = self._list(Deployment), self._list(Service)
-        routes = self._routes()
+        unknown: UnknownKindError | None = None
+        try:
+            routes = self._routes()
+        except UnknownKindError as error:
+            routes, unknown = [], error
         optional = [kind for kind in self._optional_kinds() if monitoring or kind not in _MONITORING_KINDS]
         others = [found for kind in optional for found in self._listed(kind)]
         self._objects = {_key(found): found for found in (*deployments, *services, *routes, *others)}
@@ -132,12 +149,27 @@ class LiveCluster:
         live = self._with_gateways({name: self._patient(name, found) for name, found in live.items()})
         live |= self._moving({name: found for name, found in live.items() if found.ours}, routes)
         self._former = {name: tuple(ROUTERS[each] for each in found.former_routers) for name, found in live.items()}
+        if unknown:
+            if not any(self._former.values()):
+                raise unknown
+            pending = Pending(str(unknown), refused=True)
+            live = {name: replace(found, pending=pending) for name, found in live.items()}
+        self._unknown = unknown
         self._unmade = frozenset(
             name for name, former in self._former.items() if former and not routes_of(self._settings, name, routes)
         )
         begins = [name for name, found in live.items() if found.split and not found.mirror]
         self._mirroring = frozenset(chain(*map(self._only_for_mirror, begins)))
         return {name: replace(found, strands=self._strands(name, found)) for name, found in live.items()}
+
+    def refuse_unknown_kinds(self) -> None:
+        """Refuse what the declared router has to carry out, where `read` found that the cluster lacks its kinds.
+
+        Raises:
+            UnknownKindError: it does.
+        """
+        if self._unknown:
+            raise self._unknown
 
     def knows_monitoring(self) -> bool:
         """Tell whether there are the kinds of the Prometheus operator that the stack uses; asked once.
@@ -397,20 +429,32 @@ class LiveCluster:
                 found[name] = error
         return found
 
-    def _found(self, names: Sequence[str]) -> dict[str, list[tuple[Router, Split | UnreadableRouteError]]]:
-        """Return what the objects of each router in force say of services, the declared router's first."""
+    def _found(self, names: Sequence[str]) -> dict[str, list[_Routed]]:
+        """Return each router's objects of services, the declared one's first; without any, that it has none."""
         routers = {name: (self._router, *self._former.get(name, ())) for name in names}
-        routes = {each.name: self._routes(each) for each in dict.fromkeys(chain(*routers.values()))}
-        return {
-            name: [(each, _read(each, routes_of(self._settings, name, routes[each.name]))) for each in of]
-            for name, of in routers.items()
-        }
+        served = [each for each in dict.fromkeys(chain(*routers.values())) if not self._unknown or each != self._router]
+        routes = {each.name: self._routes(each) for each in served}
+        found: dict[str, list[_Routed]] = {}
+        for name, of in routers.items():
+            own = [(each, routes_of(self._settings, name, routes.get(each.name, []))) for each in of]
+            read = [
+                _Routed(each, there, _read(each, self._with_stable(each, name, there))) for each, there in own if there
+            ]
+            # Objects of a kind that two routers have are those of the one that can read them.
+            kinds = {each.router.kinds for each in read if isinstance(each.split, Split)}
+            read = [each for each in read if isinstance(each.split, Split) or each.router.kinds not in kinds]
+            found[name] = read or [_Routed(self._router, [], _read(self._router, []))]
+        return found
+
+    def _with_stable(self, router: Router, name: str, routes: list[Manifest]) -> list[Manifest]:
+        return with_stable(self._settings, name, routes) if router is self._router else routes
 
     def lower(self, weights: Mapping[str, int]) -> dict[str, Split]:
         """Set weights (percent) that are below those in force, and return the splits that are then read back.
 
         A canary gets no copies of requests any more either. A service that fails keeps no other from being lowered. One
-        without a canary is left as it is.
+        without a canary is left as it is. Where the weight is to be 0, objects of the declared router that are no split
+        are put back as declared, as the next update does.
 
         Raises:
             ClusterError: the API server refused, or gives back another weight; it names the services.
@@ -418,20 +462,20 @@ class LiveCluster:
         problems: dict[str, str] = {}
         before = self._found(tuple(weights))
         for name, weight in weights.items():
-            for router, split in before[name]:
+            for found in before[name]:
                 try:
-                    # The other of two routers may have less already.
-                    if isinstance(split, Split) and split.weight >= weight:
-                        self._set_weight(name, router, split, weight)
+                    self._set_weight(name, found, weight)
                 except ClusterError as error:
                     problems[name] = str(error)
-        after = self.splits()
+        after = self._found(tuple(weights))
         lowered: dict[str, Split] = {}
         for name, weight in weights.items():
-            split = after[name]
-            if isinstance(split, UnreadableRouteError):
-                problems[name] = str(split)
-            elif split.canary and split.weight != weight:
+            try:
+                split = _most(after[name])
+            except UnreadableRouteError as error:
+                problems.setdefault(name, str(error))
+                continue
+            if split.canary and split.weight != weight:
                 problems.setdefault(name, f"{weight} was set, but {split.weight} read back")
             else:
                 lowered[name] = split
@@ -439,8 +483,40 @@ class LiveCluster:
             raise ClusterError("; ".join(f"{name}: the weight is not lowered: {why}" for name, why in problems.items()))
         return lowered
 
-    def _set_weight(self, name: str, router: Router, split: Split, weight: int) -> None:
-        if split.canary is None:
+    def _put_back(self, name: str, found: _Routed) -> None:
+        """Put back, as declared but with weight 0, objects of the declared router; how others were is not known.
+
+        A canary whose Service is not there gets no rule either, which some routers would fail the whole route for.
+
+        Raises:
+            ClusterError: the API server refused one; the others are put back.
+        """
+        if found.router is not self._router or not found.routes:
+            return
+        split = self._settings.split_of(name)
+        if split.canary:
+            serves = self._get(Service, split.canary.backend.service)
+            split = replace(split, canary=replace(split.canary, weight=0, mirror=0) if serves else None)
+        there = set(map(_key, found.routes))
+        others = self._settings.services[name].stable == "existing"
+        refused: ClusterError | None = None
+        for route in self._router.render(split):
+            if _key(route.manifest) in there and not (others and route.services == {split.stable.service}):
+                try:
+                    self._patch(route.manifest)
+                except ClusterError as error:
+                    refused = error
+        if refused:
+            raise refused
+
+    def _set_weight(self, name: str, found: _Routed, weight: int) -> None:
+        router, split = found.router, found.split
+        if isinstance(split, UnreadableRouteError):
+            if not weight:  # which alone is no rise, whatever is in force
+                self._put_back(name, found)
+            return
+        # The other of two routers may have less already.
+        if split.canary is None or split.weight < weight:
             return
         # A stable route that something else owns may have any name; ours is that of the service.
         lowered = replace(split, name=name, canary=replace(split.canary, weight=weight, mirror=0))
@@ -627,8 +703,8 @@ class LiveCluster:
         ]
 
     def _routes(self, router: Router | None = None) -> list[Manifest]:
-        routes: list[Manifest] = []
-        for kind in (router or self._router).kinds:
+        asked, routes = router or self._router, list[Manifest]()
+        for kind in asked.kinds:
             try:
                 found = self._list_if_known(_resource_of(kind))
             except ForbiddenError as error:
@@ -636,7 +712,7 @@ class LiveCluster:
                 raise ForbiddenError(f"{error}. {roles} has this right (docs/rbac.md)") from error
             if found is None:
                 raise UnknownKindError(
-                    f"router {self._router.name} needs {kind.kind} ({kind.api_version}), which the cluster does not "
+                    f"router {asked.name} needs {kind.kind} ({kind.api_version}), which the cluster does not "
                     "know: install its CustomResourceDefinitions, or choose another router"
                 )
             routes += found
@@ -688,11 +764,13 @@ class LiveCluster:
             if names:
                 # What its router has not accepted takes no requests, but may from one moment to the next.
                 serving = [split for split in readable if not (live.pending and split is live.split)]
-                unread = next((str(splits[each]) for each in names if not isinstance(splits[each], Split)), "")
+                # What the declared router cannot read may be another one's, of the same kind.
+                unread = [] if set(names) - others.keys() else [live.unreadable]
+                unread += [str(splits[each]) for each in names if isinstance(splits[each], UnreadableRouteError)]
                 found[name] = replace(
                     live,
                     split=max(serving or readable, key=lambda split: split.weight, default=None),
-                    unreadable="" if serving else unread or live.unreadable,
+                    unreadable=next(filter(None, unread), ""),
                     former_routers=tuple(names),
                     least=min((split.weight for split in serving), default=0),
                     most=max((split.weight for split in readable), default=0),
@@ -719,6 +797,7 @@ class LiveCluster:
         return self._asked(served)
 
     def _patch(self, manifest: Manifest) -> None:
+        """Write annotations and specification of an object, if it is there."""
         metadata = manifest["metadata"]
         change: Manifest = {"metadata": {"annotations": metadata.get("annotations") or {}}, "spec": manifest["spec"]}
 
@@ -732,7 +811,7 @@ class LiveCluster:
                 field_manager=LOWERING_MANAGER,
             )
 
-        self._asked(patch)
+        self._asked_for(patch)
 
     def _list_if_known(self, kind: Any) -> list[Manifest] | None:  # noqa: ANN401 - a class of lightkube
         """Return the objects of a kind, None where the cluster does not know it."""
@@ -819,12 +898,16 @@ def _read(router: Router, routes: Sequence[Manifest]) -> Split | UnreadableRoute
         return error
 
 
-def _most(found: Sequence[tuple[Router, Split | UnreadableRouteError]]) -> Split:
-    """Return the split that gives the canary most: while a service moves, requests come in by all of its routers."""
-    splits = [split for _, split in found if isinstance(split, Split)]
-    if not splits:
-        raise next(error for _, error in found if isinstance(error, UnreadableRouteError))
-    return max(splits, key=lambda split: split.weight)
+def _most(found: Sequence[_Routed]) -> Split:
+    """Return the split that gives the canary most: while a service moves, requests come in by all of its routers.
+
+    Raises:
+        UnreadableRouteError: what one of them does is not known.
+    """
+    for each in found:
+        if isinstance(each.split, UnreadableRouteError):
+            raise each.split
+    return max((each.split for each in found if isinstance(each.split, Split)), key=lambda split: split.weight)
 
 
 def _without(name: str, lacking: Sequence[str]) -> Pending:

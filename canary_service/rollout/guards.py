@@ -114,12 +114,14 @@ def _transition(settings: Settings, name: str, live: LiveService) -> Transition:
     takes_back = declared.stable == "existing" or (live.stable is not None and live.stable.ready > 0)
     if declared.canary is None:
         promoted = declared.image in live.canary_images
-        lowers = routed and live.falls_from and takes_back and not promoted
+        lowers = ((routed and live.falls_from) or live.unreadable) and takes_back and not promoted
         return Transition(0 if lowers else None, warnings=tuple(warnings))
     weight, _ = settings.canary_weight_of(name)
+    # Whatever the weight is that cannot be read: 0 is no rise for a canary that is there.
+    to_0 = bool(live.unreadable) and live.canary is not None and weight == 0
     return Transition(
-        lowers_to=weight if routed and weight < live.falls_from and takes_back else None,
-        raises=not routed or (weight, settings.mirror_of(name)) > (live.rises_from, live.mirror),
+        lowers_to=weight if ((routed and weight < live.falls_from) or to_0) and takes_back else None,
+        raises=not (routed or to_0) or (weight, settings.mirror_of(name)) > (live.rises_from, live.mirror),
         replaces=_replaces(settings, name, live),
         warnings=tuple(warnings),
     )
@@ -128,7 +130,7 @@ def _transition(settings: Settings, name: str, live: LiveService) -> Transition:
 def _warnings(settings: Settings, name: str, live: LiveService) -> Iterator[str]:
     declared, router = settings.services[name], settings.router_of_stack()
     if live.unreadable:
-        yield f"the route in the cluster cannot be read as a split, so 0 % is assumed: {live.unreadable}"
+        yield f"the route in the cluster cannot be read as a split, so {live.weight} % is assumed: {live.unreadable}"
     yield from moves(settings, name, live)
     yield from _https_alone(settings, name, live)
     if declared.drain_seconds < router.sync_seconds:

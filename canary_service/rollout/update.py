@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from canary_service.cluster.connection import connect
-from canary_service.cluster.errors import ForbiddenError, UnknownKindError
+from canary_service.cluster.errors import ClusterError, ForbiddenError, UnknownKindError
 from canary_service.cluster.live_cluster import LiveCluster
 from canary_service.config.loader import Problem
 from canary_service.config.settings import Settings
@@ -47,6 +47,7 @@ def observed(settings: Settings, provider: Mapping[str, str], *, namespace_follo
     problems = () if there else (missing_namespace(settings),)
     try:
         live = cluster.read()
+        cluster.refuse_unknown_kinds()
     except UnknownKindError as error:
         return Observed(cluster, {}, (*problems, unknown_kind(settings, str(error))))
     return Observed(cluster, live, (*problems, *_unsupported(settings, cluster), *_unattached(settings, cluster, live)))
@@ -130,10 +131,19 @@ class Update:
         Raises:
             ClusterError: the API server refused, or gives back another weight.
         """
+        if self.cluster is None:
+            return
         lowered = {name: change.lowers_to for name, change in self.changes.items() if change.lowers_to is not None}
-        if self.cluster and lowered:
-            for name, split in self.cluster.lower(lowered).items():
+        readable = {name: weight for name, weight in lowered.items() if not self.live[name].unreadable}
+        if readable:
+            for name, split in self.cluster.lower(readable).items():
                 yield f"{name}: {self.live[name].falls_from} → {split.weight} %, set ahead of all else and read back"
+        for name in (each for each in lowered if each not in readable):
+            try:
+                split = self.cluster.lower({name: lowered[name]})[name]
+                yield f"{name}: ? → {split.weight} %, set ahead of all else and read back"
+            except ClusterError as error:
+                yield f"{error}. The update itself sets {lowered[name]} %"
         if any(self.changes[name].replaces for name in lowered):
             # The image that got requests is about to be replaced: first the router has to follow.
             former = {router for name in lowered for router in self.live[name].former_routers}

@@ -137,7 +137,7 @@ def read_back(settings: Settings, name: str, live: LiveService) -> Check:
             agrees = False
             found += f"; copies of {split.mirror} % of the requests declared, and the cluster has {live.mirror} %"
     text = f"{declared} % declared, and {found}" if wanted else f"no canary declared, and {found}"
-    if not wanted and not routed:
+    if not wanted and not routed and not live.unreadable:
         text = "no canary declared, and the cluster has none"
     return Check(
         service=name,

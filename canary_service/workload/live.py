@@ -154,7 +154,7 @@ def live_service(settings: Settings, name: str, objects: Objects) -> LiveService
     router = settings.router_of_stack()
     try:
         found = routes_of(settings, name, objects.routes)
-        split = router.read(_with_stable(settings, name, found)) if found else None
+        split = router.read(with_stable(settings, name, found)) if found else None
         pending = router.pending(found) if found else None
     except UnreadableRouteError as error:
         unreadable = str(error)
@@ -176,8 +176,8 @@ def live_service(settings: Settings, name: str, objects: Objects) -> LiveService
     )
 
 
-def _with_stable(settings: Settings, name: str, found: list[Manifest]) -> list[Manifest]:
-    """Add stable's routes as declared where somebody has deleted them: the canary's own still say its weight."""
+def with_stable(settings: Settings, name: str, found: list[Manifest]) -> list[Manifest]:
+    """Return the routes with stable's as declared where somebody has deleted those: the canary's own say its weight."""
     if settings.services[name].stable == "existing":
         return found
     there = {(route["kind"], route["metadata"]["name"]) for route in found}

@@ -85,6 +85,26 @@ def test_a_weight_that_falls_comes_first_and_one_that_rises_waits(
     assert (found.lowers_to, found.raises) == (lowers_to, raises)
 
 
+@pytest.mark.parametrize(
+    ("settings", "canary", "lowers_to", "raises"),
+    [
+        (declared(0), True, 0, False),
+        (declared(0), False, None, True),  # a canary that is not there yet
+        (declared(20), True, None, True),
+        (declared(canary=None), True, 0, False),
+        (declared(canary=None, image=CANARY), True, None, False),
+    ],
+)
+def test_whatever_the_weight_of_an_unreadable_route_is_0_is_no_rise(
+    settings: Settings, lowers_to: int | None, *, canary: bool, raises: bool
+) -> None:
+    live = replace(running(50), split=None, unreadable="two weights")
+
+    found = transition(settings, live if canary else replace(live, canary=None))
+
+    assert (found.lowers_to, found.raises) == (lowers_to, raises)
+
+
 def test_an_abort_lowers_first_and_a_promotion_keeps_the_share_until_stable_is_ready() -> None:
     assert transition(declared(canary=None), running(50)).lowers_to == 0
     assert transition(declared(canary=None, image=CANARY), running(50)).lowers_to is None

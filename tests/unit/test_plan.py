@@ -99,6 +99,30 @@ def test_a_preview_is_told_by_what_it_does_to_traffic(
     assert text.render(plan).splitlines()[0] == f"dev: {said}"
 
 
+@pytest.mark.parametrize(
+    ("recording", "change", "after", "said"),
+    [
+        ("shift", "shift", 50, "cart: canary ? → 50 %"),
+        ("settings", "shift", 20, "cart: canary ? → 20 %"),
+        ("image", "canary image", 20, "cart: another image in the canary, ? → 20 %"),
+        ("promotion", "promotion", None, "cart: promotion at ? %"),
+        ("abort", "abort", None, "cart: the canary is removed, ? % back to stable"),
+    ],
+)
+def test_a_weight_that_cannot_be_read_is_not_told(recording: str, change: str, after: int | None, said: str) -> None:
+    stream = stream_of(recording)
+    known = before(stream, settings_of(stream), rate=40)
+    live = {NAME: replace(known.live[NAME], split=None, unreadable="two rules")}
+
+    plan = planned(TARGET, stream, settings_of(stream), replace(known, live=live), failed=False)
+
+    (service,) = plan.services
+    assert (service.change, service.unreadable, weights(plan)) == (change, "two rules", {NAME: (None, after)})
+    assert service.requests_per_second is None
+    assert any(risk.endswith("two rules") for risk in service.risks)
+    assert text.render(plan).splitlines()[0] == f"dev: {said}"
+
+
 def test_nothing_changes_in_one_line() -> None:
     plan = plan_of("nothing", rate=40)
 

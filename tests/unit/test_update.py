@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from canary_service.cluster.errors import ForbiddenError, UnknownKindError
+from canary_service.cluster.errors import ClusterError, ForbiddenError, UnknownKindError
 from canary_service.cluster.live_cluster import LiveCluster
 from canary_service.config.loader import load
 from canary_service.config.settings import Settings
@@ -46,6 +46,20 @@ def test_an_image_is_replaced_when_the_router_in_force_too_has_had_time_to_follo
     assert pauses == [ROUTERS[slowest].sync_seconds]
 
 
+class Refusing:
+    """Lowers nothing whose route it cannot read."""
+
+    def lower(self, weights: Mapping[str, int]) -> dict[str, Split]:
+        raise ClusterError(f"{', '.join(weights)}: the weight is not lowered: two rules")
+
+
+def test_an_update_that_puts_an_unreadable_route_back_goes_on_when_that_cannot_be_done_ahead() -> None:
+    live = {"shop": LiveService(unreadable="two rules")}
+    update = Update(load(RAW), cast("LiveCluster", Refusing()), live, {"shop": Transition(lowers_to=0)})
+
+    assert list(update.lower()) == ["shop: the weight is not lowered: two rules. The update itself sets 0 %"]
+
+
 class Gateways:
     """Has a Gateway whose implementation lists these features; None is that who asks may not see it."""
 
@@ -66,6 +80,9 @@ class Gateways:
 
     def read(self) -> dict[str, LiveService]:
         return {}
+
+    def refuse_unknown_kinds(self) -> None:
+        pass
 
 
 def behind_a_gateway(service: Mapping[str, object], weight: int) -> Settings:
