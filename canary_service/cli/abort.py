@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from canary_service.cli.project import Project, opened_without_engine
-from canary_service.cli.release import Move, Options, chosen, options, release, shown, weight_of
+from canary_service.cli.release import Move, Options, chosen, in_force, options, release, weight_of
 from canary_service.rollout.release import removal, withdrawal
 from canary_service.workload.live import LiveService
 
@@ -33,16 +33,16 @@ def abort(context: click.Context, /, *, remove: bool, **given: Any) -> None:  # 
     def move(project: Project, live: Mapping[str, LiveService]) -> Move:
         settings = project.settings
         declared = [name for name, service in settings.services.items() if service.canary]
-        routed = [name for name, service in live.items() if weight_of(service) is not None]
+        routed = [name for name, each in live.items() if weight_of(each) is not None or each.unreadable]
         services = chosen(project, given["services"], [name for name in settings.services if name in declared + routed])
         concerned = [name for name in services if name in declared]
         then = ", then removed" if remove else ""
         return Move(
             removal(settings, concerned) if remove else withdrawal(settings, concerned),
-            [f"{name}: canary {shown(weight_of(live[name]))} → 0 %{then}" for name in services],
+            [f"{name}: canary {in_force(live[name])} → 0 %{then}" for name in services],
             {name: 0 if name in concerned and not remove else None for name in services},
-            cut_off=tuple(name for name in services if weight_of(live[name]) or live[name].mirror),
+            cut_off=tuple(n for n in services if weight_of(live[n]) or live[n].mirror or live[n].unreadable),
             stays=True,
         )
 
-    release(context, Options(**given), opened_without_engine, move)
+    release(context, Options(**given), opened_without_engine, move, down=True)

@@ -148,7 +148,7 @@ def _before(settings: Settings, provider: Mapping[str, str], stream: EventStream
         return Before(
             live, missing, refused, notes=(f"no requests per second: {shown(prometheus)} was asked, and {error}",)
         )
-    uncounted = [name for name in settings.services if name not in rates and live[name].split]
+    uncounted = [name for name, found in live.items() if name not in rates and found.split]
     notes = (f"no requests per second of {', '.join(uncounted)}: nothing has counted them",) if uncounted else ()
     return Before(live, missing, refused, rates, notes)
 

@@ -61,11 +61,15 @@ class Options:
 
 
 class ServiceResult(Record):
-    """A canary's weight (percent) before and as it was read back, None where no canary is routed; stable's image."""
+    """A canary's weight (percent) before and as it was read back, None where no canary is routed; stable's image.
+
+    `unreadable` says why no weight could be read back.
+    """
 
     before: int | None
     read_back: int | None
     stable_image: str | None
+    unreadable: str | None = None
 
 
 class Result(Record):
@@ -139,13 +143,18 @@ def options(command: Command) -> Command:
 
 
 def weight_of(live: LiveService) -> int | None:
-    """Return the weight (percent) that is in force, None where no canary is routed."""
-    return live.split.weight if live.split and live.split.canary else None
+    """Return the weight (percent) that is in force, None where no canary is routed, or that cannot be read."""
+    return live.split.weight if live.split and live.split.canary and not live.unreadable else None
 
 
 def shown(weight: int | None) -> str:
     """Return a weight in words."""
     return "no canary" if weight is None else f"{weight} %"
+
+
+def in_force(live: LiveService) -> str:
+    """Return the weight that is in force in words."""
+    return "?" if live.unreadable else shown(weight_of(live))
 
 
 def chosen(project: Project, names: Sequence[str], having: Sequence[str]) -> list[str]:
@@ -172,6 +181,8 @@ def release(
     options: Options,
     read: Callable[[str | None], Project],
     plan: Callable[[Project, Mapping[str, LiveService]], Move],
+    *,
+    down: bool = False,
 ) -> None:
     """Say what a command would do, ask, do it, read back, and exit with its code.
 
@@ -180,6 +191,7 @@ def release(
         options: what it was called with.
         read: reads the project.
         plan: says what the command would do to what is in force.
+        down: it takes canaries out of the traffic, also where it cannot be told what is in force.
     """
     if options.policy_configs and not options.policy_packs:
         raise click.UsageError("--policy-pack-config configures a --policy-pack, and there is none")
@@ -192,7 +204,7 @@ def release(
         # Paths in a kubeconfig's configuration count from there, as they do for the program.
         os.chdir(project.folder)
         cluster = LiveCluster(connect(project.provider), project.settings)
-        live = cluster.read()
+        live = _live(cluster, down=down)
         move = plan(project, live)
     except (ClusterError, ConfigError, EngineError, ReleaseError) as error:
         result = Result(command=command, stack=stack, services={}, seconds=0, **_failed(error))
@@ -214,6 +226,19 @@ def release(
     else:
         _tell(result)
     context.exit(_EXIT_CODES[result.outcome])
+
+
+def _live(cluster: LiveCluster, *, down: bool) -> Mapping[str, LiveService]:
+    services = cluster.settings.services.items()
+    try:
+        live = cluster.read()
+        if not down:
+            cluster.refuse_unknown_kinds()
+    except ClusterError as error:
+        if not (down and any(service.canary for _, service in services)):
+            raise
+        return {name: LiveService(unreadable=str(error) if service.canary else "") for name, service in services}
+    return live
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +319,7 @@ def _services(
             before=weight_of(before[name]),
             read_back=weight_of(after[name]),
             stable_image=running.image if (running := after[name].stable) else None,
+            unreadable=after[name].unreadable or None,
         )
         for name in move.weights
         if after
@@ -321,7 +347,10 @@ def _tell(result: Result) -> None:
         return
     for name, service in result.services.items():
         stable = f", stable runs {service.stable_image}" if result.command == "promote" else ""
-        click.echo(f"{name}: {shown(service.read_back)}{stable}, read back")
+        if service.unreadable:
+            click.echo(f"{name}: NO WEIGHT READ BACK, the canary may get requests: {service.unreadable}")
+        else:
+            click.echo(f"{name}: {shown(service.read_back)}{stable}, read back")
     if result.cut_off_seconds is not None:
         click.echo(f"Weight 0 was read back after {1000 * result.cut_off_seconds:.0f} ms.")
     if result.outcome == "done":

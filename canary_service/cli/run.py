@@ -310,14 +310,15 @@ def announcement(start: Start, to: int | None, roll_back: str | None) -> Iterato
         yield f"  {name}: the promotion that was begun is finished"
     for name in start.moving:
         weight = start.live[name].weight
+        now = "?" if start.live[name].unreadable else weight
         if roll_back is not None:
-            yield f"  {name}: {weight} % → 0 %: {roll_back}"
+            yield f"  {name}: {now} % → 0 %: {roll_back}"
             continue
         if name in start.returning:
-            yield f"  {name}: {weight} % → 0 %: rolled back before (--again tries it again)"
+            yield f"  {name}: {now} % → 0 %: rolled back before (--again tries it again)"
             continue
         steps = [step for step in rollout.steps if step > weight and step <= (to or rollout.steps[-1])]
-        first = f"{weight} % (watched first)" if weight else "0 %"
+        first = f"{now} % (watched first)" if now else "0 %"
         course = " → ".join((first, *(f"{step} %" for step in steps)))
         end = "" if to is not None else ", then promoted"
         canary = start.settings.services[name].canary

@@ -56,7 +56,7 @@ def table(plan: Plan) -> list[tuple[str, ...]]:
 
 def weight(service: ServicePlan) -> str:
     """Return the canary's weight before and after."""
-    return _percents(service.weight)
+    return _percents(service.weight) if service.unreadable is None else f"? → {_percent(service.weight.after)}"
 
 
 def requests(service: ServicePlan) -> str:
@@ -135,15 +135,16 @@ def _traffic(plan: Plan) -> str:
 
 def _verb(service: ServicePlan) -> str:
     before, after = service.weight.before or 0, service.weight.after
+    known = before if service.unreadable is None else "?"
     return {
         "first deploy": "first deploy" + ("" if after is None else f", canary at {after} %"),
         "canary added": f"a canary, at {after} %",
         "canary image": f"another image in the canary, {weight(service)}",
         "stable image": f"stable changes to {service.stable.image_after}"
-        + ("" if after == before else f", canary {weight(service)}"),
+        + ("" if after == known else f", canary {weight(service)}"),
         "route": "its route moves",
-        "promotion": f"promotion at {before} %",
-        "abort": f"the canary is removed, {before} % back to stable",
+        "promotion": f"promotion at {known} %",
+        "abort": f"the canary is removed, {known} % back to stable",
         "removed": "removed, with its route",
         "shift": f"canary {weight(service)}",
     }.get(service.change, _still(service))

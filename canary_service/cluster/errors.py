@@ -11,3 +11,7 @@ class ForbiddenError(ClusterError):
 
 class NotReadyError(ClusterError):
     """Pods did not become ready. The message has their own reasons; a retry helps when those have gone."""
+
+
+class UnknownKindError(ClusterError):
+    """The cluster does not know a kind of the declared router. A retry does not help."""

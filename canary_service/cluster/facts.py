@@ -64,7 +64,9 @@ def gathered(cluster: LiveCluster) -> Facts:
         raise ForbiddenError(unread[Pod.__name__])
     logs = _logs(cluster, objects.get(Pod.__name__, []))
     others = cluster.routes_of_others()
-    return Facts(time.time(), objects, unread, logs, unserved=frozenset(unserved), of_others=others)
+    entries = {entry for name in cluster.settings.services for entry in cluster.settings.split_of(name).entries}
+    lacking = {entry: why for entry in entries if (why := cluster.lacking(entry))}
+    return Facts(time.time(), objects, unread, logs, unserved=frozenset(unserved), of_others=others, lacking=lacking)
 
 
 def _logs(cluster: LiveCluster, pods: list[Manifest]) -> dict[tuple[str, str], Log]:

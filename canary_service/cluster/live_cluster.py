@@ -20,10 +20,10 @@ from lightkube.resources.core_v1 import Namespace, Pod, Service
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 from lightkube.types import PatchType
 
-from canary_service.cluster.errors import ClusterError, ForbiddenError, NotReadyError
+from canary_service.cluster.errors import ClusterError, ForbiddenError, NotReadyError, UnknownKindError
 from canary_service.cluster.workloads import PodsSeen, Workloads
 from canary_service.config.settings import Settings
-from canary_service.routing.gateway import UNLISTED
+from canary_service.routing.gateway import UNLISTED, Gateway
 from canary_service.routing.registry import ROUTERS
 from canary_service.routing.router import Manifest, Pending, RouteKind, Router, UnreadableRouteError
 from canary_service.routing.split import Entry, Split, Track
@@ -40,6 +40,7 @@ from canary_service.workload.live import (
     last_written,
     live_service,
     routes_of,
+    with_stable,
 )
 from canary_service.workload.manifests import configurations_used
 from canary_service.workload.readiness import Readiness, rollout_completed
@@ -86,6 +87,15 @@ class Drift:
         return previewed.get("resourceVersion") not in {None, self.resource_version}
 
 
+@dataclass(frozen=True, slots=True)
+class _Routed:
+    """The objects of one router that route a service, and the split that they are, or why they are none."""
+
+    router: Router
+    routes: Sequence[Manifest]
+    split: Split | UnreadableRouteError
+
+
 class LiveCluster:
     """The services of one configuration in a cluster. May be used by several threads at once."""
 
@@ -99,18 +109,26 @@ class LiveCluster:
         self._workloads = Workloads(settings, self._list)
         self._former: dict[str, tuple[Router, ...]] = {}
         self._unmade: frozenset[str] = frozenset()
+        self._mirroring: frozenset[tuple[str, str]] = frozenset()
+        self._unknown: UnknownKindError | None = None
 
     def read(self, *, monitoring: bool = True) -> dict[str, LiveService]:
         """Return what there is of each service.
+
+        Where the cluster does not know the declared router's kinds, the routes are those of the routers that serve.
 
         Args:
             monitoring: look at what watches the services too, which only an update has to compare.
 
         Raises:
-            ClusterError: the API server cannot be asked.
+            ClusterError: the API server cannot be asked; UnknownKindError when no other router serves either.
         """
         deployments, services = self._list(Deployment), self._list(Service)
-        routes = self._routes()
+        unknown: UnknownKindError | None = None
+        try:
+            routes = self._routes()
+        except UnknownKindError as error:
+            routes, unknown = [], error
         optional = [kind for kind in self._optional_kinds() if monitoring or kind not in _MONITORING_KINDS]
         others = [found for kind in optional for found in self._listed(kind)]
         self._objects = {_key(found): found for found in (*deployments, *services, *routes, *others)}
@@ -128,12 +146,30 @@ class LiveCluster:
         sets = self._list(ReplicaSet) if unfinished else []
         objects = Objects(deployments_by_name, services_by_name, routes, sets)
         live = {name: live_service(self._settings, name, objects) for name in self._settings.services}
+        live = self._with_gateways({name: self._patient(name, found) for name, found in live.items()})
         live |= self._moving({name: found for name, found in live.items() if found.ours}, routes)
         self._former = {name: tuple(ROUTERS[each] for each in found.former_routers) for name, found in live.items()}
+        if unknown:
+            if not any(self._former.values()):
+                raise unknown
+            pending = Pending(str(unknown), refused=True)
+            live = {name: replace(found, pending=pending) for name, found in live.items()}
+        self._unknown = unknown
         self._unmade = frozenset(
             name for name, former in self._former.items() if former and not routes_of(self._settings, name, routes)
         )
+        begins = [name for name, found in live.items() if found.split and not found.mirror]
+        self._mirroring = frozenset(chain(*map(self._only_for_mirror, begins)))
         return {name: replace(found, strands=self._strands(name, found)) for name, found in live.items()}
+
+    def refuse_unknown_kinds(self) -> None:
+        """Refuse what the declared router has to carry out, where `read` found that the cluster lacks its kinds.
+
+        Raises:
+            UnknownKindError: it does.
+        """
+        if self._unknown:
+            raise self._unknown
 
     def knows_monitoring(self) -> bool:
         """Tell whether there are the kinds of the Prometheus operator that the stack uses; asked once.
@@ -196,8 +232,7 @@ class LiveCluster:
         Raises:
             ClusterError: the API server cannot be asked; ForbiddenError when the account may not ask.
         """
-        namespace = gateway.namespace or self._settings.namespace
-        found = self._asked_for(lambda: _plain(self._client.get(_GATEWAY, gateway.name, namespace=namespace)))
+        found = self._gateway(gateway)
         if found is None:
             return frozenset()
         named: str = found["spec"]["gatewayClassName"]
@@ -208,6 +243,50 @@ class LiveCluster:
         if listed is None:
             return UNLISTED.get(of_class["spec"]["controllerName"], frozenset())
         return frozenset(each["name"] for each in listed)
+
+    def lacking(self, gateway: Entry) -> str:
+        """Return, in words, that a Gateway or its listener is not there; empty when it is, or who asks may not see it.
+
+        Other routers' entries are no objects of which that could be asked.
+
+        Raises:
+            ClusterError: the API server cannot be asked.
+        """
+        if not isinstance(self._router, Gateway):
+            return ""
+        try:
+            found = self._gateway(gateway)
+        except ForbiddenError:
+            return ""
+        named = f"Gateway {gateway.namespace or self._settings.namespace}/{gateway.name}"
+        if found is None:
+            return f"{named} is not there"
+        listeners = [each["name"] for each in found["spec"].get("listeners") or ()]
+        if gateway.listener and gateway.listener not in listeners:
+            return f"{named} has no listener {gateway.listener}, but {', '.join(listeners) or 'none at all'}"
+        return ""
+
+    def _gateway(self, gateway: Entry) -> Manifest | None:
+        namespace = gateway.namespace or self._settings.namespace
+        return self._asked_for(lambda: _plain(self._client.get(_GATEWAY, gateway.name, namespace=namespace)))
+
+    def _with_gateways(self, live: Mapping[str, LiveService]) -> dict[str, LiveService]:
+        """Return the services with what their routes wait for: status of a route may outlive its Gateway."""
+        attached = {name: found.split.entries for name, found in live.items() if found.split}
+        lacking = {entry: self.lacking(entry) for entry in dict.fromkeys(chain(*attached.values()))}
+        told = dict(live)
+        for name, entries in attached.items():
+            why, pending = [lacking[entry] for entry in entries if lacking[entry]], live[name].pending
+            if why and not (pending and pending.refused):
+                told[name] = replace(live[name], pending=_without(name, why))
+        return told
+
+    def _patient(self, name: str, found: LiveService) -> LiveService:
+        """Give a controller the time that it has to follow before a status is said to be out of date."""
+        stale = found.pending is not None and found.pending.stale
+        if stale and time.time() - self.route_written_at(name) < self._router.sync_seconds:
+            return replace(found, pending=None)
+        return found
 
     def log_of_ended(self, pod: str, container: str, lines: int) -> list[str]:
         """Return the last lines that a container wrote before it ended last.
@@ -275,10 +354,20 @@ class LiveCluster:
         routed = {each.kind for each in self._router.kinds}
         track = manifest["metadata"]["labels"].get("app.kubernetes.io/instance")
         siblings = any(other == track for _, other in self._objects)
-        if kind in routed and name in {object_name(moving, each) for moving in self._unmade for each in Track}:
+        moving = {object_name(service, each) for service in self._unmade for each in Track}
+        if kind in routed and (name in moving or (kind, name) in self._mirroring):
             return False  # the engine is about to make it
         kept = {"Deployment", "Service", *routed, *(kind.__name__ for kind in _MONITORING_KINDS)}
         return kind in kept and (kind, name) not in self._objects and siblings
+
+    def _only_for_mirror(self, name: str) -> set[tuple[str, str]]:
+        """Return the declared router's objects of a service that are there only as long as requests are mirrored."""
+        split = self._settings.split_of(name)
+        if split.canary is None:
+            return set()
+        plain = replace(split, canary=replace(split.canary, mirror=0))
+        mirrored, others = ({_key(each.manifest) for each in self._router.render(of)} for of in (split, plain))
+        return mirrored - others
 
     def restore(self, manifest: Manifest, *, keep_replicas: bool = False, dry_run: bool = False) -> Manifest | None:
         """Apply an object as it is declared, as the engine would; return it when that changed anything.
@@ -340,20 +429,32 @@ class LiveCluster:
                 found[name] = error
         return found
 
-    def _found(self, names: Sequence[str]) -> dict[str, list[tuple[Router, Split | UnreadableRouteError]]]:
-        """Return what the objects of each router in force say of services, the declared router's first."""
+    def _found(self, names: Sequence[str]) -> dict[str, list[_Routed]]:
+        """Return each router's objects of services, the declared one's first; without any, that it has none."""
         routers = {name: (self._router, *self._former.get(name, ())) for name in names}
-        routes = {each.name: self._routes(each) for each in dict.fromkeys(chain(*routers.values()))}
-        return {
-            name: [(each, _read(each, routes_of(self._settings, name, routes[each.name]))) for each in of]
-            for name, of in routers.items()
-        }
+        served = [each for each in dict.fromkeys(chain(*routers.values())) if not self._unknown or each != self._router]
+        routes = {each.name: self._routes(each) for each in served}
+        found: dict[str, list[_Routed]] = {}
+        for name, of in routers.items():
+            own = [(each, routes_of(self._settings, name, routes.get(each.name, []))) for each in of]
+            read = [
+                _Routed(each, there, _read(each, self._with_stable(each, name, there))) for each, there in own if there
+            ]
+            # Objects of a kind that two routers have are those of the one that can read them.
+            kinds = {each.router.kinds for each in read if isinstance(each.split, Split)}
+            read = [each for each in read if isinstance(each.split, Split) or each.router.kinds not in kinds]
+            found[name] = read or [_Routed(self._router, [], _read(self._router, []))]
+        return found
+
+    def _with_stable(self, router: Router, name: str, routes: list[Manifest]) -> list[Manifest]:
+        return with_stable(self._settings, name, routes) if router is self._router else routes
 
     def lower(self, weights: Mapping[str, int]) -> dict[str, Split]:
         """Set weights (percent) that are below those in force, and return the splits that are then read back.
 
         A canary gets no copies of requests any more either. A service that fails keeps no other from being lowered. One
-        without a canary is left as it is.
+        without a canary is left as it is. Where the weight is to be 0, objects of the declared router that are no split
+        are put back as declared, as the next update does.
 
         Raises:
             ClusterError: the API server refused, or gives back another weight; it names the services.
@@ -361,20 +462,20 @@ class LiveCluster:
         problems: dict[str, str] = {}
         before = self._found(tuple(weights))
         for name, weight in weights.items():
-            for router, split in before[name]:
+            for found in before[name]:
                 try:
-                    # The other of two routers may have less already.
-                    if isinstance(split, Split) and split.weight >= weight:
-                        self._set_weight(name, router, split, weight)
+                    self._set_weight(name, found, weight)
                 except ClusterError as error:
                     problems[name] = str(error)
-        after = self.splits()
+        after = self._found(tuple(weights))
         lowered: dict[str, Split] = {}
         for name, weight in weights.items():
-            split = after[name]
-            if isinstance(split, UnreadableRouteError):
-                problems[name] = str(split)
-            elif split.canary and split.weight != weight:
+            try:
+                split = _most(after[name])
+            except UnreadableRouteError as error:
+                problems.setdefault(name, str(error))
+                continue
+            if split.canary and split.weight != weight:
                 problems.setdefault(name, f"{weight} was set, but {split.weight} read back")
             else:
                 lowered[name] = split
@@ -382,8 +483,40 @@ class LiveCluster:
             raise ClusterError("; ".join(f"{name}: the weight is not lowered: {why}" for name, why in problems.items()))
         return lowered
 
-    def _set_weight(self, name: str, router: Router, split: Split, weight: int) -> None:
-        if split.canary is None:
+    def _put_back(self, name: str, found: _Routed) -> None:
+        """Put back, as declared but with weight 0, objects of the declared router; how others were is not known.
+
+        A canary whose Service is not there gets no rule either, which some routers would fail the whole route for.
+
+        Raises:
+            ClusterError: the API server refused one; the others are put back.
+        """
+        if found.router is not self._router or not found.routes:
+            return
+        split = self._settings.split_of(name)
+        if split.canary:
+            serves = self._get(Service, split.canary.backend.service)
+            split = replace(split, canary=replace(split.canary, weight=0, mirror=0) if serves else None)
+        there = set(map(_key, found.routes))
+        others = self._settings.services[name].stable == "existing"
+        refused: ClusterError | None = None
+        for route in self._router.render(split):
+            if _key(route.manifest) in there and not (others and route.services == {split.stable.service}):
+                try:
+                    self._patch(route.manifest)
+                except ClusterError as error:
+                    refused = error
+        if refused:
+            raise refused
+
+    def _set_weight(self, name: str, found: _Routed, weight: int) -> None:
+        router, split = found.router, found.split
+        if isinstance(split, UnreadableRouteError):
+            if not weight:  # which alone is no rise, whatever is in force
+                self._put_back(name, found)
+            return
+        # The other of two routers may have less already.
+        if split.canary is None or split.weight < weight:
             return
         # A stable route that something else owns may have any name; ours is that of the service.
         lowered = replace(split, name=name, canary=replace(split.canary, weight=weight, mirror=0))
@@ -469,9 +602,13 @@ class LiveCluster:
 
     def _pending(self, name: str) -> Pending | None:
         try:
-            return self._router.pending(routes_of(self._settings, name, self._routes()))
+            pending = self._router.pending(routes_of(self._settings, name, self._routes()))
         except UnreadableRouteError as error:
             return Pending(str(error))
+        if pending and pending.refused:
+            return pending
+        why = list(filter(None, map(self.lacking, self._settings.split_of(name).entries)))
+        return _without(name, why) if why else pending
 
     def pods_of(self, name: str, track: Track) -> PodsSeen:
         """Return the pods of one track as they are now.
@@ -566,16 +703,16 @@ class LiveCluster:
         ]
 
     def _routes(self, router: Router | None = None) -> list[Manifest]:
-        routes: list[Manifest] = []
-        for kind in (router or self._router).kinds:
+        asked, routes = router or self._router, list[Manifest]()
+        for kind in asked.kinds:
             try:
                 found = self._list_if_known(_resource_of(kind))
             except ForbiddenError as error:
                 roles = "rbac/" if kind.kind in KINDS else "rbac/routers"
                 raise ForbiddenError(f"{error}. {roles} has this right (docs/rbac.md)") from error
             if found is None:
-                raise ClusterError(
-                    f"router {self._router.name} needs {kind.kind} ({kind.api_version}), which the cluster does not "
+                raise UnknownKindError(
+                    f"router {asked.name} needs {kind.kind} ({kind.api_version}), which the cluster does not "
                     "know: install its CustomResourceDefinitions, or choose another router"
                 )
             routes += found
@@ -622,11 +759,22 @@ class LiveCluster:
                 former |= {router.name: routes_of(self._settings, name, routes) for router in self._alike}
             splits = {router: _read(ROUTERS[router], there) for router, there in former.items() if there}
             names = [each for each, split in splits.items() if each in others or isinstance(split, Split)]
-            readable = [split for split in (live.split, *splits.values()) if isinstance(split, Split)]
+            declared = [live.split] if live.split else []
+            readable = [*declared, *(split for split in splits.values() if isinstance(split, Split))]
             if names:
-                split = max(readable, key=lambda split: split.weight, default=None)
-                unreadable = "" if split else live.unreadable
-                found[name] = replace(live, split=split, unreadable=unreadable, former_routers=tuple(names))
+                # What its router has not accepted takes no requests, but may from one moment to the next.
+                serving = [split for split in readable if not (live.pending and split is live.split)]
+                # What the declared router cannot read may be another one's, of the same kind.
+                unread = [] if set(names) - others.keys() else [live.unreadable]
+                unread += [str(splits[each]) for each in names if isinstance(splits[each], UnreadableRouteError)]
+                found[name] = replace(
+                    live,
+                    split=max(serving or readable, key=lambda split: split.weight, default=None),
+                    unreadable=next(filter(None, unread), ""),
+                    former_routers=tuple(names),
+                    least=min((split.weight for split in serving), default=0),
+                    most=max((split.weight for split in readable), default=0),
+                )
         return found
 
     @property
@@ -649,6 +797,7 @@ class LiveCluster:
         return self._asked(served)
 
     def _patch(self, manifest: Manifest) -> None:
+        """Write annotations and specification of an object, if it is there."""
         metadata = manifest["metadata"]
         change: Manifest = {"metadata": {"annotations": metadata.get("annotations") or {}}, "spec": manifest["spec"]}
 
@@ -662,7 +811,7 @@ class LiveCluster:
                 field_manager=LOWERING_MANAGER,
             )
 
-        self._asked(patch)
+        self._asked_for(patch)
 
     def _list_if_known(self, kind: Any) -> list[Manifest] | None:  # noqa: ANN401 - a class of lightkube
         """Return the objects of a kind, None where the cluster does not know it."""
@@ -707,6 +856,10 @@ class LiveCluster:
                 if error.status.code == _NOT_FOUND:
                     return None
                 raise
+            except httpx2.HTTPStatusError as error:  # of a kind that is not there, as above
+                if error.response.status_code == _NOT_FOUND:
+                    return None
+                raise
 
         return self._asked(found)
 
@@ -745,12 +898,20 @@ def _read(router: Router, routes: Sequence[Manifest]) -> Split | UnreadableRoute
         return error
 
 
-def _most(found: Sequence[tuple[Router, Split | UnreadableRouteError]]) -> Split:
-    """Return the split that gives the canary most: while a service moves, requests come in by all of its routers."""
-    splits = [split for _, split in found if isinstance(split, Split)]
-    if not splits:
-        raise next(error for _, error in found if isinstance(error, UnreadableRouteError))
-    return max(splits, key=lambda split: split.weight)
+def _most(found: Sequence[_Routed]) -> Split:
+    """Return the split that gives the canary most: while a service moves, requests come in by all of its routers.
+
+    Raises:
+        UnreadableRouteError: what one of them does is not known.
+    """
+    for each in found:
+        if isinstance(each.split, UnreadableRouteError):
+            raise each.split
+    return max((each.split for each in found if isinstance(each.split, Split)), key=lambda split: split.weight)
+
+
+def _without(name: str, lacking: Sequence[str]) -> Pending:
+    return Pending(f"HTTPRoute {name}: {', '.join(lacking)}")
 
 
 def _group(kind: RouteKind) -> str:

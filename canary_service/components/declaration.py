@@ -79,7 +79,7 @@ def service_args(update: Update, name: str, *, secret: bool, prefix: str = "") -
         update.cluster,
         update.live[name],
         raises=change.raises,
-        lowers=change.lowers_to is not None,
+        lowers=change.lowers_to is not None and not change.raises,
         prefix=prefix,
     )
 

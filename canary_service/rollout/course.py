@@ -147,7 +147,7 @@ class Course:
                 self.started = event
                 self.services = {
                     name: ServiceCourse(
-                        name, each.weight, each.stable_image, each.canary_image, weights=[(event.at, each.weight)]
+                        name, each.weight or 0, each.stable_image, each.canary_image, weights=[(event.at, each.weight)]
                     )
                     for name, each in event.services.items()
                 }

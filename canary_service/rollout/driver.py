@@ -113,6 +113,7 @@ class Driver:
         self._attention = Attention(tools, self._emitter, lambda: self._at(self._weights) if self._weights else "")
         self._images: dict[str, str] = {}
         self._weights: dict[str, int] = {}
+        self._unread: dict[str, str] = {}
         self._promoted: list[str] = []
         self._settings: Settings
 
@@ -125,7 +126,7 @@ class Driver:
         """
         settings = self._settings = attempted(self._engine.settings)
         chosen = self._task.services or tuple(settings.services)
-        live = self._read(chosen)
+        live = self._look()
         moving = tuple(name for name in chosen if settings.services[name].canary)
         finishing = tuple(
             name
@@ -212,7 +213,7 @@ class Driver:
                     name: ServiceAtStart(
                         stable_image=start.live[name].stable_image,
                         canary_image=self._images.get(name, start.live[name].canary_image),
-                        weight=start.live[name].weight,
+                        weight=None if start.live[name].unreadable else start.live[name].weight,
                     )
                     for name in (*start.finishing, *start.moving)
                 },
@@ -249,7 +250,7 @@ class Driver:
             self._deploy(group)
             while True:
                 weights = {name: self._weights[name] for name in group}
-                if any(weights.values()) and not self._watch(group, weights):
+                if (any(weights.values()) or self._unread) and not self._watch(group, weights):
                     continue
                 following = next_weights(weights, steps, rollout.max_step)
                 if following is None:
@@ -263,9 +264,12 @@ class Driver:
 
     def _deploy(self, group: tuple[str, ...]) -> None:
         """Let what gets requests be what is declared, before it is watched: the guards say whether that may be."""
-        live = self._read(group)
-        self._weights |= {name: live[name].weight for name in group}
+        live = self._look()
+        self._note(group, live)
         others = [name for name in group if live[name].canary_image != self._images[name]]
+        if others and self._unread:
+            live = self._read(group)
+            self._note(group, live)
         if others and any(self._weights[name] for name in group):
             self._set_weights({name: self._weights[name] for name in group})
             self._update(group)
@@ -286,30 +290,31 @@ class Driver:
             raise
         self._unchanged(group, weights)
         seconds = self._clock.monotonic() - began
-        for name in rising:
+        for name in (each for each in rising if each not in self._unread):
             self._emitter.weight_set(name, before[name], self._weights[name], seconds, "update")
 
     def _watch(self, group: tuple[str, ...], weights: Mapping[str, int]) -> bool:
         """Look at the canaries until they have passed; return False when a weight was changed meanwhile."""
         rollout, clock = self._settings.rollout, self._clock
-        names = tuple(name for name in group if weights[name])
+        unread = set(self._unread)
+        names = tuple(name for name in group if weights[name] or name in unread)
         self._attention.wait(self._settings.router_of_stack().sync_seconds)
         watched = self._begin_watch(names)
         due = watched.begin
-        hold = _Hold(names, min(weights[name] for name in names))
+        hold = _Hold(names, min((weights[name] for name in names if weights[name]), default=0))
         hold.approved = self._needs_no_approval(hold.weight)
         passed = False
         while True:
             due = max(due + rollout.sample_seconds, clock.monotonic())
             if self._attention.pause(due - clock.monotonic()):
                 hold.asking, hold.approved = False, True
-            elif not self._unchanged(group, weights):
+            elif not self._unchanged(group, weights) or unread - self._unread.keys():
                 return False
             else:
                 verdicts = self._sampled(watched, weights)
                 if verdicts is None:
                     return False
-                passed = _all_pass(verdicts)
+                passed = _all_pass(verdicts) and not self._unread
                 self._hold(hold, verdicts, passed=passed, over=self._is_over(self._remaining(watched)))
             if passed and hold.approved:
                 break
@@ -320,7 +325,8 @@ class Driver:
     def _hold(self, hold: _Hold, verdicts: Sequence[Verdict], *, passed: bool, over: bool) -> None:
         """Begin to hold when there is a reason to, and end the run when that takes too long."""
         now = self._clock.monotonic()
-        reason = _unknown(verdicts)
+        unread = f"the weight of {joined(self._unread)} cannot be read back" if self._unread else ""
+        reason = "; ".join(filter(None, (unread, _unknown(verdicts))))
         if passed and not hold.approved and not hold.asking:
             hold.since, hold.asking = now, True
             self._ask_for_approval(hold)
@@ -375,15 +381,18 @@ class Driver:
     def _unchanged(self, group: tuple[str, ...], weights: Mapping[str, int]) -> bool:
         """Read back, and tell whether the weights are still as expected; that others have changed them is said.
 
+        One that cannot be read counts as the last that could.
+
         Raises:
             RunEnded: a canary is another one, or gets less than before.
             FailingCanary: a canary is gone, and still gets requests.
         """
-        live = self._read(group)
+        live, former = self._look(), dict(self._weights)
+        self._note(group, live)
         for name in group:
             image = live[name].canary_image
-            if image is None and live[name].weight:
-                text = f"{name}: the canary is gone, and {live[name].weight} % of the requests still go to it"
+            if image is None and self._weights[name]:
+                text = f"{name}: the canary is gone, and {self._weights[name]} % of the requests still go to it"
                 raise FailingCanary(text, self._clock.monotonic())
             if image != self._images[name]:
                 raise RunEnded(
@@ -391,8 +400,6 @@ class Driver:
                     f"{name}: the canary {self._images[name]} {'is gone' if image is None else f'is {image} now'}: "
                     "somebody else has changed it. This run ends and changes nothing any more",
                 )
-        former = dict(self._weights)
-        self._weights |= {name: live[name].weight for name in group}
         if lowered := [name for name in group if self._weights[name] < former[name]]:
             raise RunEnded(
                 "held",
@@ -477,7 +484,7 @@ class Driver:
             live = self._cluster.read()
         except ClusterError:
             return
-        self._weights |= {name: live[name].weight for name in group}
+        self._note(group, live)
         if any(live[name].canary_image != self._images[name] for name in group):
             return
         try:
@@ -509,7 +516,7 @@ class Driver:
         try:
             live = self._cluster.read()
             former = {name: self._weights[name] for name in group}
-            self._weights |= {name: live[name].weight for name in group}
+            self._note(group, live)
             if any(self._weights[name] != former[name] for name in group) or not self._engine.restore():
                 self._set_weights({name: self._weights[name] for name in group})
         except (ClusterError, EngineError, RunEnded) as error:
@@ -529,8 +536,27 @@ class Driver:
                 )
         return settings
 
-    def _read(self, names: Iterable[str]) -> Mapping[str, LiveService]:
+    def _look(self) -> Mapping[str, LiveService]:
         """Read the cluster; when it does not answer, wait for it."""
+        return self._attention.patiently(self._cluster.read)
+
+    def _note(self, names: Iterable[str], live: Mapping[str, LiveService]) -> None:
+        """Keep the weights that were read back, and tell of which services none can be."""
+        for name in names:
+            if why := live[name].unreadable:
+                if name not in self._unread:
+                    self._emitter.trouble(
+                        f"the weight of {name} cannot be read back: {why}. As long as that is so, nothing rises beside "
+                        "it, and what is measured is judged"
+                    )
+                self._unread[name] = why
+                continue
+            if self._unread.pop(name, None):
+                self._emitter.trouble(f"the weight of {name} is read back again: {live[name].weight} %")
+            self._weights[name] = live[name].weight
+
+    def _read(self, names: Iterable[str]) -> Mapping[str, LiveService]:
+        """Read the cluster and the weights of services; when it does not answer, or they cannot be read, wait."""
 
         def read() -> Mapping[str, LiveService]:
             live = self._cluster.read()
@@ -553,7 +579,8 @@ class Driver:
         return text
 
     def _at(self, names: Iterable[str]) -> str:
-        return "the canary gets " + _percents(self._weights, names)
+        known = {name: "?" if name in self._unread else weight for name, weight in self._weights.items()}
+        return "the canary gets " + _percents(known, names)
 
 
 def _failures(verdict: Verdict) -> str:
@@ -574,7 +601,7 @@ def _all_pass(verdicts: Iterable[Verdict]) -> bool:
     return all(verdict.outcome == "pass" for verdict in verdicts)
 
 
-def _percents(weights: Mapping[str, int], names: Iterable[str]) -> str:
+def _percents(weights: Mapping[str, int | str], names: Iterable[str]) -> str:
     names = tuple(names)
     if len({weights[name] for name in names}) == 1:
         return f"{weights[names[0]]} % ({joined(names)})"

@@ -147,4 +147,5 @@ def _compared(name: str, values: Sequence[float | None], unit: str) -> Iterator[
 
 def _at_start(event: RunStarted) -> Iterator[str]:
     for name, found in event.services.items():
-        yield f"{name} ({found.canary_image or 'no canary'}, at {found.weight} %)"
+        weight = "?" if found.weight is None else found.weight
+        yield f"{name} ({found.canary_image or 'no canary'}, at {weight} %)"

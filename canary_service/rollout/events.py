@@ -37,7 +37,7 @@ class Event(Record):
 
 
 class RunStarted(Event):
-    """A driver began. `services` are those it moves, with stable's image, the canary's, and the weight read back.
+    """A driver began. `services` are those it moves, with stable's image, the canary's, and the weight if it was read.
 
     `schema_version` grows when a field changes its meaning or goes; new fields and events may come at any time. `by` is
     who started it, as USER@HOST.
@@ -59,7 +59,7 @@ class ServiceAtStart(Record):
 
     stable_image: str | None
     canary_image: str | None
-    weight: int
+    weight: int | None
 
 
 class StepStarted(Event):

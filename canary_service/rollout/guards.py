@@ -2,17 +2,23 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from canary_service.config.loader import Problem
 from canary_service.config.settings import Settings
+from canary_service.routing.nginx import Nginx
 from canary_service.routing.router import Feature
-from canary_service.routing.split import Track
+from canary_service.routing.split import Entry, Track
+from canary_service.routing.traefik import Traefik
 from canary_service.workload import manifests
 from canary_service.workload.labels import image_version, object_name, selector
 from canary_service.workload.live import LiveService
 from canary_service.workload.stickiness import kept_at_weight_0
 
 TAKEOVER_GUIDE = "docs/takeover.md"
+
+_KNOWN_ROUTER: Final = f"pulumi config set router {Nginx.name}"
+"""Its objects are of Kubernetes' own kinds."""
 
 
 class RefusedError(Exception):
@@ -48,6 +54,11 @@ def missing_namespace(settings: Settings) -> Problem:
     return Problem("namespace", settings.namespace, "a namespace that is there", create)
 
 
+def unknown_kind(settings: Settings, why: str) -> Problem:
+    """Return what is wrong with a router whose objects the cluster does not know."""
+    return Problem("router", settings.router, f"a router whose objects the cluster knows. {why}", _KNOWN_ROUTER)
+
+
 def unsupported(settings: Settings, name: str, feature: Feature, why: str) -> Problem:
     """Return what is wrong with a mirror or a session cookie that the Gateway of the route may not carry out."""
     service = settings.services[name]
@@ -56,6 +67,22 @@ def unsupported(settings: Settings, name: str, feature: Feature, why: str) -> Pr
     else:
         key, value = f"services.{name}.canary.mirrorPercent", str(service.canary.mirror_percent)
     return Problem(key, value, f"absent. {why}", f"pulumi config rm --path {key}")
+
+
+def unattached(gateway: Entry, served_by: Sequence[Entry], why: str) -> Problem:
+    """Return what is wrong with a Gateway that is to take requests over from others, and is not there."""
+    serving = next(iter(served_by), gateway)
+    keys = ("name", gateway.name, serving.name), ("namespace", gateway.namespace, serving.namespace)
+    key, value, other = next(
+        (each for each in keys if each[1] != each[2]), ("listener", gateway.listener, serving.listener)
+    )
+    change = f"pulumi config set --path gateway.{key} {other}" if other else f"pulumi config rm --path gateway.{key}"
+    return Problem(
+        f"gateway.{key}",
+        value or "(none)",
+        f"a Gateway that is there: {why}, and every request that {serving} takes now would get status 404",
+        change,
+    )
 
 
 def transitions(settings: Settings, live: Mapping[str, LiveService], stack: str) -> dict[str, Transition]:
@@ -87,12 +114,14 @@ def _transition(settings: Settings, name: str, live: LiveService) -> Transition:
     takes_back = declared.stable == "existing" or (live.stable is not None and live.stable.ready > 0)
     if declared.canary is None:
         promoted = declared.image in live.canary_images
-        lowers = routed and live.weight and takes_back and not promoted
+        lowers = ((routed and live.falls_from) or live.unreadable) and takes_back and not promoted
         return Transition(0 if lowers else None, warnings=tuple(warnings))
     weight, _ = settings.canary_weight_of(name)
+    # Whatever the weight is that cannot be read: 0 is no rise for a canary that is there.
+    to_0 = bool(live.unreadable) and live.canary is not None and weight == 0
     return Transition(
-        lowers_to=weight if routed and weight < live.weight and takes_back else None,
-        raises=not routed or (weight, settings.mirror_of(name)) > (live.weight, live.mirror),
+        lowers_to=weight if ((routed and weight < live.falls_from) or to_0) and takes_back else None,
+        raises=not (routed or to_0) or (weight, settings.mirror_of(name)) > (live.rises_from, live.mirror),
         replaces=_replaces(settings, name, live),
         warnings=tuple(warnings),
     )
@@ -101,8 +130,9 @@ def _transition(settings: Settings, name: str, live: LiveService) -> Transition:
 def _warnings(settings: Settings, name: str, live: LiveService) -> Iterator[str]:
     declared, router = settings.services[name], settings.router_of_stack()
     if live.unreadable:
-        yield f"the route in the cluster cannot be read as a split, so 0 % is assumed: {live.unreadable}"
+        yield f"the route in the cluster cannot be read as a split, so {live.weight} % is assumed: {live.unreadable}"
     yield from moves(settings, name, live)
+    yield from _https_alone(settings, name, live)
     if declared.drain_seconds < router.sync_seconds:
         yield (
             f"drainSeconds is {declared.drain_seconds}, but router {router.name} may send requests to a pod for "
@@ -123,6 +153,19 @@ def _warnings(settings: Settings, name: str, live: LiveService) -> Iterator[str]
     weight, _ = settings.canary_weight_of(name)
     if weight == 0 and (kept := kept_at_weight_0(settings, name)):
         yield f"weight 0 does not evict clients with {', '.join(kept)} (docs/reference.md, Who stays on which track)"
+
+
+def _https_alone(settings: Settings, name: str, live: LiveService) -> Iterator[str]:
+    """Yield what Traefik does with a certificate; for nginx it is one beside plain HTTP."""
+    declared, found = settings.split_of(name), live.split
+    if settings.router != Traefik.name or declared.tls_secret is None or found is None:
+        return
+    if live.former_routers or found.tls_secret is None:
+        points = ", ".join(entry.name for entry in declared.entries) or "Traefik's defaults"
+        yield (
+            "with tlsSecretName, Traefik takes requests by HTTPS alone, those by plain HTTP get status 404: "
+            f"traefik.entryPoints ({points}) has to have one for HTTPS"
+        )
 
 
 def moves(settings: Settings, name: str, live: LiveService) -> Iterator[str]:
@@ -152,7 +195,7 @@ def _jumps(settings: Settings, live: Mapping[str, LiveService]) -> Iterator[Prob
         if service.canary is None:
             continue
         weight, key = settings.canary_weight_of(name)
-        limit = live[name].weight + settings.rollout.max_step
+        limit = live[name].rises_from + settings.rollout.max_step
         if weight > limit and limit < limits.get(key, (weight, ""))[0]:
             limits[key] = limit, name
     for key, (limit, name) in limits.items():
@@ -161,7 +204,7 @@ def _jumps(settings: Settings, live: Mapping[str, LiveService]) -> Iterator[Prob
         yield Problem(
             key,
             str(weight),
-            f"at most {limit} now: {live[name].weight} % of {name} are in force, and rollout.maxStep lets a weight "
+            f"at most {limit} now: {live[name].rises_from} % of {name} are in force, and rollout.maxStep lets a weight "
             f"rise by {settings.rollout.max_step} points in one update"
             + (f". The route cannot be read: {live[name].unreadable}" if live[name].unreadable else ""),
             f"pulumi config set {path}{key} {limit}",

@@ -58,7 +58,7 @@ _AFTERMATH: Final = re.compile(
 
 
 class Weight(Record):
-    """Percent of a service's requests that go to its canary; None where there is no canary."""
+    """Percent of a service's requests that go to its canary; None where there is no canary, or it cannot be read."""
 
     before: int | None
     after: int | None
@@ -86,15 +86,16 @@ class TrackPlan(Record):
 class ServicePlan(Record):
     """What happens to one service.
 
-    `mirror` is percent of the requests to stable of which the canary gets a copy, absent when it gets none.
-    `always_canary` is what sends requests to the canary at every weight. `requests_per_second` is absent when nothing
-    has counted them. `changes` are those of settings of the pods and of their configuration, in words,
-    without any values.
+    `unreadable` says why the weight before cannot be read from the route, None when it can. `mirror` is percent of the
+    requests to stable of which the canary gets a copy, absent when it gets none. `always_canary` is what sends requests
+    to the canary at every weight. `requests_per_second` is absent when nothing has counted them. `changes` are those of
+    settings of the pods and of their configuration, in words, without any values.
     """
 
     name: str
     change: Change
     weight: Weight
+    unreadable: str | None = None
     mirror: Weight | None = None
     stable: TrackPlan
     canary: TrackPlan
@@ -183,7 +184,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """What there is of each service before the update.
+    """What there is of each service before the update; `live` is empty where nothing of it can be told.
 
     `missing` says why no cluster was asked; it is then the state of the last update. `refused` is what keeps any update
     from it. `rates` are requests per second of services that something has counted, `notes` why there are none.
@@ -199,6 +200,8 @@ class Before:
 def planned(target: Target, stream: EventStream, settings: Settings, before: Before, *, failed: bool) -> Plan:
     """Return the plan of a preview that got as far as running the program."""
     refusals: Sequence[Problem] = before.refused
+    if refusals and not before.live:
+        return Plan(stack=target.stack, outcome="refused", refusals=tuple(map(_refusal, refusals)))
     warned: Mapping[str, tuple[str, ...]] = {}
     notes = list(before.notes)
     lowered: dict[str, int] = {}
@@ -308,20 +311,22 @@ def _errors(stream: EventStream, outcome: Outcome) -> tuple[str, ...]:
 def _service(settings: Settings, name: str, before: Before, steps: Sequence[Step], risks: Iterable[str]) -> ServicePlan:
     live, declared = before.live[name], settings.services[name]
     own = [step for step in steps if step.service == name]
-    weight_before = live.weight if live.split and live.split.canary else None
+    weight_before = live.weight if live.split and live.split.canary and not live.unreadable else None
     weight = Weight(before=weight_before, after=settings.canary_weight_of(name)[0] if declared.canary else None)
     mirror = Weight(before=live.mirror, after=settings.mirror_of(name))
     tracks = {track: _track(settings, name, track, live, own) for track in Track}
     change = _change(settings, name, live, weight, own)
+    rate = None if live.unreadable else before.rates.get(name)
     return ServicePlan(
         name=name,
         change=change,
         weight=weight,
+        unreadable=live.unreadable or None,
         mirror=mirror if mirror.before or mirror.after else None,
         stable=tracks[Track.STABLE],
         canary=tracks[Track.CANARY],
         always_canary=tuple(kept_at_weight_0(settings, name)),
-        requests_per_second=_requests(before.rates.get(name), _moved(tracks, change, weight)),
+        requests_per_second=_requests(rate, _moved(tracks, change, weight)),
         changes=tuple(sorted(_changes(own))),
         risks=tuple(risks),
     )
@@ -329,19 +334,19 @@ def _service(settings: Settings, name: str, before: Before, steps: Sequence[Step
 
 def _change(settings: Settings, name: str, live: LiveService, weight: Weight, own: Iterable[Step]) -> Change:  # noqa: PLR0911 - one line for each
     declared = settings.services[name]
-    if live.stable is None and live.split is None:
+    if live.stable is None and live.split is None and not live.unreadable:
         return "first deploy"
     if any(moves(settings, name, live)):
         return "route"
     if live.stable and declared.image not in (None, live.stable.image, *live.canary_images):
         return "stable image"
-    if declared.canary and weight.before is None:
+    if declared.canary and weight.before is None and not (live.unreadable and live.canary):
         return "canary added"
     if declared.canary and live.canary_image not in (None, declared.canary.image):
         return "canary image"
     if weight.after is None and (weight.before is not None or live.canary):
         return "promotion" if declared.image in live.canary_images else "abort"
-    if weight.before != weight.after:
+    if weight.before != weight.after or live.unreadable:
         return "shift"
     if any(_is_object(step) and step.op != "same" for step in own):
         return "update"
@@ -478,14 +483,15 @@ def _removed(
         kinds = _route_kinds(settings)
         try:
             split = router.read([step.old for step in own if step.kind in kinds and step.old])
-            canary = split.weight if split.canary else None
-        except UnreadableRouteError:
-            canary = None
+            canary, unreadable = split.weight if split.canary else None, None
+        except UnreadableRouteError as error:
+            canary, unreadable = None, str(error)
         weight = Weight(before=canary, after=None)
         yield ServicePlan(
             name=name,
             change="removed",
             weight=weight,
+            unreadable=unreadable,
             stable=TrackPlan(),
             canary=TrackPlan(),
             requests_per_second=_requests(rates.get(name), TOTAL_WEIGHT),

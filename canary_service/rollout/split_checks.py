@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import astuple
 
-from canary_service.rollout.diagnosis import UP, Case, Finding, evidence, listed
+from canary_service.config.settings import ROUTERS_WITH_KEYS
+from canary_service.rollout.diagnosis import UP, Case, Evidence, Finding, evidence, listed
+from canary_service.routing.gateway import KIND
 from canary_service.routing.router import Manifest, UnreadableRouteError
 from canary_service.routing.split import Backend, Header, Match, SessionAffinity, Split, Track
-from canary_service.workload.live import routes_of
+from canary_service.workload.live import last_written, routes_of
 
 
 def route_kinds(case: Case) -> Iterator[Finding]:
@@ -43,15 +45,19 @@ def route_split(case: Case) -> Iterator[Finding]:
 
 def route_accepted(case: Case) -> Iterator[Finding]:
     """Check that the router has accepted its objects, where their status says so."""
-    routes = _routes(case)
+    routes, router = _routes(case), case.settings.router_of_stack()
     try:
-        pending = case.settings.router_of_stack().pending(routes)
+        pending = router.pending(routes)
     except UnreadableRouteError:
         return  # told by `route-split`
-    if pending:
-        seen = tuple(evidence(route, "status", route.get("status") or "empty") for route in routes)
-        fix = f"correct {case.settings.router} in the configuration, or what it names, and {UP}"
-        yield Finding(pending.reason, seen, fix)
+    if pending and pending.stale and case.facts.at - max(map(last_written, routes)) < router.sync_seconds:
+        return  # it may still follow
+    lacking = [case.facts.lacking.get(entry, "") for entry in case.settings.split_of(case.name).entries]
+    cause = pending.reason if pending else ""
+    if any(lacking) and not (pending and pending.refused):
+        cause = f"{KIND} {case.name}: {', '.join(filter(None, lacking))}"
+    if cause:
+        yield Finding(cause, tuple(map(_answer, routes)), _correction(case))
 
 
 def former_router(case: Case) -> Iterator[Finding]:
@@ -79,6 +85,25 @@ def weight_in_force(case: Case) -> int | None:
 def _routes(case: Case) -> list[Manifest]:
     kinds = case.settings.router_of_stack().kinds
     return routes_of(case.settings, case.name, [found for kind in kinds for found in case.facts.of(kind.kind)])
+
+
+def _correction(case: Case) -> str:
+    """Return how what a route is attached to is corrected; not every router has keys for it."""
+    router = case.settings.router_of_stack()
+    if router.name in ROUTERS_WITH_KEYS:
+        return f"correct {router.name} in the configuration, or what it names, and {UP}"
+    return f"correct what it names: {case.kubectl} get {router.kinds[0].plural} {case.name} --output yaml"
+
+
+def _answer(route: Manifest) -> Evidence:
+    """Return what controllers have answered for a route, shortly."""
+    parents = (route.get("status") or {}).get("parents") or ()
+    said = [
+        f"{condition['type']}={condition['status']} {condition.get('reason') or ''} {condition.get('message') or ''}"
+        for parent in parents
+        for condition in parent.get("conditions") or ()
+    ]
+    return evidence(route, "status.parents", "; ".join(" ".join(each.split()) for each in said) or "empty")
 
 
 def _parts(found: Split, declared: Split) -> dict[str, tuple[object, object]]:

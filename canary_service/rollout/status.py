@@ -83,7 +83,7 @@ class ServiceStatus(Record):
         name: its name.
         declared: the weight that the configuration gives it, None without a canary.
         declared_by: the configuration key that says so.
-        weight: that the cluster gives back, None without a route of a canary.
+        weight: that the cluster gives back, None without a route of a canary, or with one that cannot be read.
         mirror: percent of the requests to stable of which the canary gets a copy, as the cluster gives it back.
         measured: what was counted, None when nothing could be.
         not_measured: why that is so.
@@ -170,7 +170,7 @@ def _service(settings: Settings, stack: str, name: str, seen: Seen, verdict: Las
         name=name,
         declared=weight if declared else None,
         declared_by=key if declared else None,
-        weight=live.weight if routed else None,
+        weight=live.weight if routed and not live.unreadable else None,
         mirror=live.mirror,
         measured=measured,
         not_measured=None if measured else _not_measured(seen, declared or routed),

@@ -5,18 +5,29 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from canary_service.cluster.connection import connect
-from canary_service.cluster.errors import ForbiddenError
+from canary_service.cluster.errors import ClusterError, ForbiddenError, UnknownKindError
 from canary_service.cluster.live_cluster import LiveCluster
 from canary_service.config.loader import Problem
 from canary_service.config.settings import Settings
-from canary_service.rollout.guards import RefusedError, Transition, missing_namespace, transitions, unsupported
+from canary_service.rollout.guards import (
+    RefusedError,
+    Transition,
+    missing_namespace,
+    transitions,
+    unattached,
+    unknown_kind,
+    unsupported,
+)
 from canary_service.routing.registry import ROUTERS
 from canary_service.workload.live import LiveService
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """A cluster as it is before an update; `problems` keep any update of the stack from it."""
+    """A cluster as it is before an update; `problems` keep any update of the stack from it.
+
+    `live` is empty where the cluster does not know the router's objects.
+    """
 
     cluster: LiveCluster
     live: Mapping[str, LiveService]
@@ -34,7 +45,29 @@ def observed(settings: Settings, provider: Mapping[str, str], *, namespace_follo
     cluster = LiveCluster(connect(provider), settings)
     there = settings.create_namespace or namespace_follows or cluster.has_namespace()
     problems = () if there else (missing_namespace(settings),)
-    return Observed(cluster, cluster.read(), (*problems, *_unsupported(settings, cluster)))
+    try:
+        live = cluster.read()
+        cluster.refuse_unknown_kinds()
+    except UnknownKindError as error:
+        return Observed(cluster, {}, (*problems, unknown_kind(settings, str(error))))
+    return Observed(cluster, live, (*problems, *_unsupported(settings, cluster), *_unattached(settings, cluster, live)))
+
+
+def _unattached(settings: Settings, cluster: LiveCluster, live: Mapping[str, LiveService]) -> Iterator[Problem]:
+    """Yield a Gateway that is not there, if the route of a service would leave one for it that has accepted it.
+
+    The first may come later than the route.
+    """
+    moves = {
+        entry: found.split.entries
+        for name, found in live.items()
+        if found.split and not found.pending and not found.former_routers
+        for entry in settings.split_of(name).entries
+        if entry not in found.split.entries
+    }
+    for entry, served_by in moves.items():
+        if why := cluster.lacking(entry):
+            yield unattached(entry, served_by, why)
 
 
 def _unsupported(settings: Settings, cluster: LiveCluster) -> Iterator[Problem]:
@@ -98,10 +131,19 @@ class Update:
         Raises:
             ClusterError: the API server refused, or gives back another weight.
         """
+        if self.cluster is None:
+            return
         lowered = {name: change.lowers_to for name, change in self.changes.items() if change.lowers_to is not None}
-        if self.cluster and lowered:
-            for name, split in self.cluster.lower(lowered).items():
-                yield f"{name}: {self.live[name].weight} → {split.weight} %, set ahead of all else and read back"
+        readable = {name: weight for name, weight in lowered.items() if not self.live[name].unreadable}
+        if readable:
+            for name, split in self.cluster.lower(readable).items():
+                yield f"{name}: {self.live[name].falls_from} → {split.weight} %, set ahead of all else and read back"
+        for name in (each for each in lowered if each not in readable):
+            try:
+                split = self.cluster.lower({name: lowered[name]})[name]
+                yield f"{name}: ? → {split.weight} %, set ahead of all else and read back"
+            except ClusterError as error:
+                yield f"{error}. The update itself sets {lowered[name]} %"
         if any(self.changes[name].replaces for name in lowered):
             # The image that got requests is about to be replaced: first the router has to follow.
             former = {router for name in lowered for router in self.live[name].former_routers}

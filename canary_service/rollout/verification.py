@@ -1,5 +1,6 @@
 """Whether requests go where the configuration and the cluster say, by what was counted. No I/O."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -100,6 +101,10 @@ class Sent:
         return sum(self.failures.values())
 
 
+_OF_PROXY: Final = re.compile(r"status (404|5\d\d)")
+"""What proxies answer where no route, or no pod behind one, takes a request."""
+
+
 def unsettled(check: Check, before: int, after: int) -> Check:
     """Return a check as it is worth when the weight was another one at its end."""
     if before == after or check.kind == "read-back":
@@ -132,7 +137,7 @@ def read_back(settings: Settings, name: str, live: LiveService) -> Check:
             agrees = False
             found += f"; copies of {split.mirror} % of the requests declared, and the cluster has {live.mirror} %"
     text = f"{declared} % declared, and {found}" if wanted else f"no canary declared, and {found}"
-    if not wanted and not routed:
+    if not wanted and not routed and not live.unreadable:
         text = "no canary declared, and the cluster has none"
     return Check(
         service=name,
@@ -171,6 +176,28 @@ class Evidence:
 
 def share_check(settings: Settings, name: str, evidence: Evidence) -> Check:
     """Hold what was counted of a service against the weight that is in force."""
+    return _unrouted(name, evidence) or _share_check(settings, name, evidence)
+
+
+def _unrouted(name: str, evidence: Evidence) -> Check | None:
+    """Return the check of requests that no service has counted and proxies may have answered on their own."""
+    sent = evidence.sent
+    answers = {**sent.failures, **sent.refusals} if sent else {}
+    own = {reason: number for reason, number in answers.items() if _OF_PROXY.fullmatch(reason)}
+    if sent is None or not sent.requests or evidence.count.total or sum(own.values()) < sent.requests:
+        return None
+    return Check(
+        service=name,
+        kind=evidence.kind,
+        outcome="disagrees",
+        sent=sent.requests,
+        failed=sent.failed,
+        expected=TOTAL_WEIGHT if evidence.kind == "header" else evidence.expected,
+        text=f"no request reached the service: {_listed(own)}",
+    )
+
+
+def _share_check(settings: Settings, name: str, evidence: Evidence) -> Check:
     kind, weight, count, sent = evidence.kind, evidence.expected, evidence.count, evidence.sent
     requests, canary = round(count.total), round(count.canary)
     of_others = max(requests - sent.requests, 0) if sent else requests

@@ -16,7 +16,9 @@ from canary_service.routing.ordered import (
     cookie_of,
     cookie_pattern,
     metadata,
+    one,
     only,
+    reading,
     rules,
     services,
 )
@@ -88,24 +90,30 @@ class Consul(SharedObjects):
         routers = [manifest for manifest in manifests if manifest["kind"] == "ServiceRouter"]
         name, namespace = defaults["metadata"]["name"], defaults["metadata"]["namespace"]
         annotations = dict(defaults["metadata"].get("annotations") or {})
-        try:
+        with reading(f"ServiceDefaults {name}"):
+            if not annotations.get(PORT_ANNOTATION, "").isdecimal():
+                raise UnreadableRouteError(f"it lacks annotation {PORT_ANNOTATION} with the number of a port")
             port = int(annotations.pop(PORT_ANNOTATION))
+        with reading(f"ServiceSplitter {name}"):
             sides = {
                 str(Track.STABLE): Backend(name, port),
                 str(Track.CANARY): Backend(f"{name}-{Track.CANARY}", port),
             }
             weights = {each["serviceSubset"]: each["weight"] for each in splitter["spec"]["splits"]}
-            if sum(weights.values()) != TOTAL_WEIGHT or any(weight != int(weight) for weight in weights.values()):
-                raise ValueError(f"weights {weights} are not whole and together {TOTAL_WEIGHT}")  # noqa: TRY301 - told below
+            if strange := weights.keys() - sides.keys():
+                raise UnreadableRouteError(f"subset {', '.join(sorted(strange))} is neither of {' and '.join(sides)}")
+            whole = all(isinstance(weight, int | float) and weight == int(weight) for weight in weights.values())
+            if not whole or sum(weights.values()) != TOTAL_WEIGHT:
+                told = " and ".join(f"{weight} ({side})" for side, weight in weights.items())
+                raise UnreadableRouteError(f"weights {told} are not whole and together {TOTAL_WEIGHT}")
             shared = [(sides[side], int(weight)) for side, weight in weights.items()]
+        with reading(f"ServiceRouter {name}"):
             routes = [route for router in routers for route in router["spec"]["routes"]]
             chosen = [
                 (_condition(route), [(side, TOTAL_WEIGHT * (side == _destination(route, sides))) for side, _ in shared])
                 for route in routes
             ]
             stable, canary = backends_of([*chosen, (None, shared)])
-        except (KeyError, TypeError, ValueError) as error:
-            raise UnreadableRouteError(f"ServiceSplitter {name}: {error}") from error
         match = Match(name, "/")
         return Split(name=name, namespace=namespace, match=match, stable=stable, canary=canary, annotations=annotations)
 
@@ -127,11 +135,14 @@ def _header(condition: Condition) -> Manifest:
 
 
 def _condition(route: Manifest) -> Condition:
-    (header,) = route["match"]["http"]["header"]
+    header = one(route["match"]["http"]["header"], "headers in a match")
     if "regex" in header:
         return cookie_of(header["regex"])
     return Header(header["name"], header["exact"])
 
 
 def _destination(route: Manifest, sides: dict[str, Backend]) -> Any:  # noqa: ANN401 - of a manifest
-    return sides[route["destination"]["serviceSubset"]]
+    subset = route["destination"]["serviceSubset"]
+    if subset not in sides:
+        raise UnreadableRouteError(f"subset {subset} is neither of {' and '.join(sides)}")
+    return sides[subset]

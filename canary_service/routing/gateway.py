@@ -16,7 +16,9 @@ from canary_service.routing.ordered import (
     cookie_of,
     cookie_pattern,
     metadata,
+    one,
     only,
+    reading,
     rules_with_sessions,
     services,
     set_cookie,
@@ -111,11 +113,18 @@ class HttpRoutes(SharedObjects, ABC):
                 for condition in answer.get("conditions") or ()
                 if condition["type"] in _DECIDING
             ]
-            for condition in conditions:
+            present = [each for each in conditions if _is_present(each, route)]
+            if conditions and not present:
+                return Pending(
+                    f"HTTPRoute {route['metadata']['name']}: its status is of a former state of it, and no controller "
+                    "has answered for the present one",
+                    stale=True,
+                )
+            for condition in present:
                 if condition["status"] == "False":
                     told = (route["metadata"]["name"], condition["reason"], condition.get("message"))
                     return Pending(f"HTTPRoute {': '.join(filter(None, told))}", refused=True)
-            if not any(condition["status"] == "True" for condition in conditions):
+            if not any(condition["status"] == "True" for condition in present):
                 namespace, kind, name, listener = _parent(route, parent)
                 asked = f"{kind} {namespace}/{name}" + (f", listener {listener}" if listener else "")
                 return Pending(
@@ -143,27 +152,26 @@ class HttpRoutes(SharedObjects, ABC):
             UnreadableRouteError: there is none or more than one, or its rules are not those of one split.
         """
         route = only(manifests, KIND)
-        try:
+        with reading(f"{KIND} {route['metadata']['name']}"):
             host, entries = self._placed(route["spec"])
-            read = [_rule(rule) for rule in route["spec"].get("rules") or ()]
-            paths = {(path["type"], path["value"]) for path, _, _ in read}
-            ((path_type, path),) = paths
-            mirror = _mirror(route["spec"]["rules"])
-            affinity = affinity_of([_added(each) for each in route["spec"]["rules"][-1]["backendRefs"]])
+            found = route["spec"].get("rules") or []
+            read = [_rule(rule) for rule in found]
+            path_type, path = one([*{(path["type"], path["value"]) for path, _, _ in read}], "paths in its rules")
+            if path_type not in _PATH_TYPES.values():
+                raise UnreadableRouteError(f"its path is matched by {path_type}")
+            mirror = _mirror(found)
+            affinity = affinity_of([_added(each) for each in found[-1]["backendRefs"]])
             stable, canary = backends_of([(condition, shared) for _, condition, shared in read], mirror, affinity)
-            ingress_type = next(key for key, value in _PATH_TYPES.items() if value == path_type)
-        except (KeyError, TypeError, ValueError, StopIteration) as error:
-            raise UnreadableRouteError(f"HTTPRoute {route['metadata']['name']}: {error}") from error
-        return Split(
-            name=route["metadata"]["name"],
-            namespace=route["metadata"]["namespace"],
-            match=Match(host, path, "Exact" if ingress_type == "Exact" else "Prefix"),
-            stable=stable,
-            canary=canary,
-            entries=entries,
-            annotations=dict(route["metadata"].get("annotations") or {}),
-            affinity=affinity,
-        )
+            return Split(
+                name=route["metadata"]["name"],
+                namespace=route["metadata"]["namespace"],
+                match=Match(host, path, "Exact" if path_type == _PATH_TYPES["Exact"] else "Prefix"),
+                stable=stable,
+                canary=canary,
+                entries=entries,
+                annotations=dict(route["metadata"].get("annotations") or {}),
+                affinity=affinity,
+            )
 
 
 class Gateway(HttpRoutes):
@@ -182,7 +190,7 @@ class Gateway(HttpRoutes):
         return {"parentRefs": parents, "hostnames": [split.match.host]}
 
     def _placed(self, spec: Manifest) -> tuple[str, tuple[Entry, ...]]:
-        (host,) = spec["hostnames"]
+        host = one(spec["hostnames"], "hostnames")
         parents = spec.get("parentRefs") or ()
         return host, tuple(Entry(each["name"], each.get("namespace"), each.get("sectionName")) for each in parents)
 
@@ -191,6 +199,12 @@ def _parent(route: Manifest, reference: Manifest) -> tuple[str, str, str, str]:
     """Return namespace, kind, name and listener of a parent, with what a reference may leave out."""
     namespace = reference.get("namespace") or route["metadata"]["namespace"]
     return namespace, reference.get("kind") or "Gateway", reference["name"], reference.get("sectionName") or ""
+
+
+def _is_present(condition: Manifest, route: Manifest) -> bool:
+    """Tell whether a condition is of the route as it is now; controllers may leave out of which it is."""
+    present, observed = route["metadata"].get("generation"), condition.get("observedGeneration")
+    return not present or not observed or observed >= present
 
 
 def _match(match: Match, condition: Condition | None) -> Manifest:
@@ -229,18 +243,18 @@ def _added(reference: Manifest) -> dict[str, str]:
 
 
 def _rule(rule: Manifest) -> tuple[Manifest, Condition | None, Shares]:
-    (match,) = rule["matches"]
+    match = one(rule["matches"], "matches in a rule")
     headers: list[Manifest] = match.get("headers") or []
     condition = _condition(*headers) if headers else None
     if match.keys() - {"path", "headers"}:
-        raise ValueError("a rule matches more than path and headers")
+        raise UnreadableRouteError("a rule matches more than path and headers")
     return match["path"], condition, [_share(reference) for reference in rule.get("backendRefs") or ()]
 
 
 def _mirror(found: Sequence[Manifest]) -> Mirror | None:
     *others, last = (rule.get("filters") or () for rule in found)
     if any(others) or [each["type"] for each in last] not in ([], ["RequestMirror"]):
-        raise ValueError("a rule has other filters than the last one's mirror")
+        raise UnreadableRouteError("a rule has other filters than the last one's mirror")
     return next(
         ((_backend(each["requestMirror"]["backendRef"]), each["requestMirror"]["percent"]) for each in last), None
     )
@@ -250,7 +264,7 @@ def _condition(header: Manifest) -> Condition:
     if header.get("type", "Exact") == "Exact":
         return Header(header["name"], header["value"])
     if header["name"].lower() != COOKIE_HEADER.lower():
-        raise ValueError(f"header {header['name']} is matched by a pattern")
+        raise UnreadableRouteError(f"header {header['name']} is matched by a pattern")
     return cookie_of(header["value"])
 
 

@@ -21,7 +21,9 @@ from canary_service.routing.ordered import (
     cookie_pattern,
     match_of,
     metadata,
+    one,
     only,
+    reading,
     rules_with_sessions,
     services,
     set_cookie,
@@ -86,26 +88,24 @@ class Istio(SharedObjects):
             UnreadableRouteError: there is none or more than one, or its routes are not those of one split.
         """
         route = only(manifests, _KIND)
-        spec = route["spec"]
-        try:
-            (host,) = spec["hosts"]
-            read = [_route(host, each) for each in spec.get("http") or ()]
-            (match,) = {match for match, _, _ in read}
-            mirror = _mirror(spec["http"][-1])
-            affinity = affinity_of([_added(each) for each in spec["http"][-1]["route"]])
+        with reading(f"{_KIND} {route['metadata']['name']}"):
+            spec = route["spec"]
+            host, found = one(spec["hosts"], "hosts"), spec.get("http") or []
+            read = [_route(host, each) for each in found]
+            match = one([*{match for match, _, _ in read}], "paths in its routes")
+            mirror = _mirror(found[-1])
+            affinity = affinity_of([_added(each) for each in found[-1]["route"]])
             stable, canary = backends_of([(condition, shared) for _, condition, shared in read], mirror, affinity)
-        except (KeyError, TypeError, ValueError) as error:
-            raise UnreadableRouteError(f"VirtualService {route['metadata']['name']}: {error}") from error
-        return Split(
-            name=route["metadata"]["name"],
-            namespace=route["metadata"]["namespace"],
-            match=match,
-            stable=stable,
-            canary=canary,
-            entries=tuple(map(_entry, spec.get("gateways") or ())),
-            annotations=dict(route["metadata"].get("annotations") or {}),
-            affinity=affinity,
-        )
+            return Split(
+                name=route["metadata"]["name"],
+                namespace=route["metadata"]["namespace"],
+                match=match,
+                stable=stable,
+                canary=canary,
+                entries=tuple(map(_entry, spec.get("gateways") or ())),
+                annotations=dict(route["metadata"].get("annotations") or {}),
+                affinity=affinity,
+            )
 
 
 def _entry(gateway: str) -> Entry:
@@ -137,7 +137,7 @@ def _route(host: str, route: Manifest) -> tuple[Match, Condition | None, Shares]
     alternatives: list[Manifest] = route.get("match") or [{}]
     headers: list[Manifest] = [each.get("headers") or {} for each in alternatives]
     if any(each != headers[0] for each in headers) or any(each.keys() - {"uri", "headers"} for each in alternatives):
-        raise ValueError("a route matches more than one path with the same headers")
+        raise UnreadableRouteError("a route matches more than one path with the same headers")
     paths = [pair for each in alternatives for pair in (each.get("uri") or {}).items()]
     match = match_of(host, paths) if paths else Match(host, "/")
     destinations = route["route"]
@@ -147,7 +147,7 @@ def _route(host: str, route: Manifest) -> tuple[Match, Condition | None, Shares]
 
 
 def _condition(headers: Manifest) -> Condition:
-    ((name, value),) = headers.items()
+    name, value = one([*headers.items()], "headers in a match")
     if name == _COOKIE:
         return cookie_of(value["regex"])
     return Header(name, value["exact"])
@@ -169,5 +169,5 @@ def _backend(route: Manifest) -> Backend:
 def _mirror(route: Manifest) -> Mirror | None:
     mirrors = route.get("mirrors") or ()
     if len(mirrors) > 1 or "mirror" in route:
-        raise ValueError("requests are mirrored to more than one place, or in the old way")
+        raise UnreadableRouteError("requests are mirrored to more than one place, or in the old way")
     return next(((_backend(each), each["percentage"]["value"]) for each in mirrors), None)

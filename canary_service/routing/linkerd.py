@@ -5,7 +5,8 @@ maintained any more; a ServiceProfile of the Service goes over the route.
 """
 
 from canary_service.routing.gateway import HttpRoutes
-from canary_service.routing.router import Feature, Manifest
+from canary_service.routing.ordered import one
+from canary_service.routing.router import Feature, Manifest, UnreadableRouteError
 from canary_service.routing.split import Entry, Split
 
 
@@ -21,7 +22,7 @@ class Linkerd(HttpRoutes):
         return {"parentRefs": [parent]}
 
     def _placed(self, spec: Manifest) -> tuple[str, tuple[Entry, ...]]:
-        (parent,) = spec["parentRefs"]
+        parent = one(spec["parentRefs"], "parents")
         if parent.get("kind") != "Service":
-            raise ValueError("its parent is no Service")
+            raise UnreadableRouteError("its parent is no Service")
         return parent["name"], ()

@@ -248,7 +248,7 @@ def _route(manifest: Manifest) -> tuple[Match, Backend]:
             Match(rule["host"], path["path"], path["pathType"]),
             Backend(service["name"], service["port"].get("number") or service["port"]["name"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UnreadableRouteError(
             f"Ingress {name} does not have exactly one host and path with a Service behind it"
         ) from error
@@ -263,7 +263,9 @@ def _canary(manifest: Manifest) -> CanaryBackend:
         header = Header(name, annotations[HEADER_VALUE]) if name else None
         return CanaryBackend(backend, int(weight), header, annotations.get(COOKIE) or None)
     except KeyError as error:
-        raise UnreadableRouteError(f"Ingress {manifest['metadata']['name']} lacks annotation {error}") from error
+        raise UnreadableRouteError(
+            f"Ingress {manifest['metadata']['name']} lacks annotation {error.args[0]}"
+        ) from error
     except ValueError as error:
         raise UnreadableRouteError(
             f"Ingress {manifest['metadata']['name']} has {WEIGHT}: {weight!r}, not a whole number from 0 to 100"

@@ -5,7 +5,8 @@ those that it decides for stable. The last rule has the weight and takes the res
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, TypeAlias
 
@@ -149,6 +150,8 @@ def backends_of(
     Raises:
         UnreadableRouteError: they are not the rules of one split.
     """
+    if not found:
+        raise UnreadableRouteError("it has no rules")
     sides = {tuple(backend for backend, _ in shared) for _, shared in found}
     if len(sides) != 1 or found[-1][0] is not None:
         raise UnreadableRouteError("the rules do not share requests between the same Services, the rest last")
@@ -165,6 +168,8 @@ def backends_of(
     header = next((condition for condition, _ in read if isinstance(condition, Header)), None)
     cookie = next((condition.name for condition, _ in read if isinstance(condition, Cookie)), None)
     weight, (target, percent) = read[-1][1], mirror or (backend, 0)
+    if not (_is_number(percent) and 0 <= percent <= TOTAL_WEIGHT):
+        raise UnreadableRouteError(f"{percent} is no percent of the requests, of which copies could be sent")
     if target != backend:
         raise UnreadableRouteError(f"copies of requests go to Service {target.service}, which is not the canary's")
     canary = CanaryBackend(backend, weight, header, cookie, 0 if weight else round(percent))
@@ -176,12 +181,19 @@ def backends_of(
 
 
 def _percent(shared: Shares) -> int:
+    for backend, weight in shared:
+        if not _is_number(weight):
+            raise UnreadableRouteError(f"weight {weight} of Service {backend.service} is not a number")
     weights = [weight for _, weight in shared]
     if min(weights) < 0 or not sum(weights):
         raise UnreadableRouteError(
-            f"weights {weights} share out nothing: at least one has to be above 0, and none below"
+            f"weights {' and '.join(map(str, weights))} share out nothing: at least one has to be above 0, none below"
         )
     return round(TOTAL_WEIGHT * weights[1] / sum(weights))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)
 
 
 def metadata(split: Split, annotations: dict[str, str] | None = None) -> Manifest:
@@ -211,6 +223,38 @@ def only(manifests: Sequence[Manifest], kind: str) -> Manifest:
     return found[0]
 
 
+def one(values: Sequence[Any], what: str) -> Any:  # noqa: ANN401 - of a manifest
+    """Return the one value of a list.
+
+    Args:
+        values: the list.
+        what: its values are, in words.
+
+    Raises:
+        UnreadableRouteError: there is none, or more than one.
+    """
+    if len(values) != 1:
+        raise UnreadableRouteError(f"it has {len(values)} {what} instead of one")
+    return values[0]
+
+
+@contextmanager
+def reading(described: str) -> Iterator[None]:
+    """Tell in words, which begin with what object it is, why it cannot be read.
+
+    Raises:
+        UnreadableRouteError: it lacks a field, or has another form than this program gives it.
+    """
+    try:
+        yield
+    except UnreadableRouteError as error:
+        raise UnreadableRouteError(f"{described}: {error}") from error
+    except KeyError as error:
+        raise UnreadableRouteError(f"{described}: it lacks {error.args[0]}") from error
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        raise UnreadableRouteError(f"{described}: it has another form than this program gives it") from error
+
+
 def by_element(match: Match) -> list[tuple[Literal["exact", "prefix"], str]]:
     """Return what an exact or a plain string prefix match has to find; the path as it was declared comes first.
 
@@ -235,7 +279,8 @@ def match_of(host: str, found: Sequence[tuple[str, str]]) -> Match:
         match = Match(host, found[0][1] if found else "", "Exact" if path_type == "Exact" else "Prefix")
         if by_element(match) == list(found):
             return match
-    raise UnreadableRouteError(f"{host}: {found} does not match one path, or what is below one")
+    paths = ", ".join(f"{how} {path}" for how, path in found)
+    raise UnreadableRouteError(f"what it matches of {host} is not one path, or what is below one: {paths or 'nothing'}")
 
 
 class SharedObjects:

@@ -76,10 +76,12 @@ class Pending:
     """Why requests are not routed by objects that are there.
 
     `refused` means that a controller has said no, which time alone will hardly mend; otherwise it has not answered.
+    `stale` means that it has answered for what the objects were before: it may just need time.
     """
 
     reason: str
     refused: bool = False
+    stale: bool = False
 
 
 class UnreadableRouteError(ValueError):

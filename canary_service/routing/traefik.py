@@ -16,7 +16,9 @@ from canary_service.routing.ordered import (
     cookie_pattern,
     match_of,
     metadata,
+    one,
     only,
+    reading,
     rules,
     services,
     shares,
@@ -109,31 +111,34 @@ class Traefik(SharedObjects):
             UnreadableRouteError: one is missing, there is more than one, or they are not those of one split.
         """
         route = only(manifests, _ROUTE)
-        spec, name = route["spec"], route["metadata"]["name"]
+        name = route["metadata"]["name"]
         by_name = [(each["metadata"]["name"], each) for each in manifests if each["kind"] == _SERVICE]
         shared = only([each for named, each in by_name if named != _mirror_name(name)], _SERVICE)
-        try:
+        with reading(f"{_SERVICE} {name}"):
             weighted = shared["spec"]["weighted"]
+            parts = [_share(each) for each in weighted["services"]]
+            cookie = (weighted.get("sticky") or {}).get("cookie")
+            affinity = SessionAffinity(cookie["name"], cookie.get("maxAge")) if cookie else None
+        with reading(f"{_ROUTE} {name}"):
+            spec = route["spec"]
+            if not spec["routes"]:
+                raise UnreadableRouteError("it has no rules")
             *chosen, last = spec["routes"]
             match, _ = _read_rule(last["match"])
             found = [(_condition(match, each), [_share(each) for each in each["services"]]) for each in chosen]
             mirror = _mirror(name, last, dict(by_name))
-            stable, canary = backends_of([*found, (None, [_share(each) for each in weighted["services"]])], mirror)
-            cookie = (weighted.get("sticky") or {}).get("cookie")
-            affinity = SessionAffinity(cookie["name"], cookie.get("maxAge")) if cookie else None
-        except (KeyError, TypeError, ValueError) as error:
-            raise UnreadableRouteError(f"IngressRoute {name}: {error}") from error
-        return Split(
-            name=name,
-            namespace=route["metadata"]["namespace"],
-            match=match,
-            stable=stable,
-            canary=canary,
-            entries=tuple(map(Entry, spec.get("entryPoints") or ())),
-            tls_secret=(spec.get("tls") or {}).get("secretName"),
-            annotations=dict(route["metadata"].get("annotations") or {}),
-            affinity=affinity,
-        )
+            stable, canary = backends_of([*found, (None, parts)], mirror)
+            return Split(
+                name=name,
+                namespace=route["metadata"]["namespace"],
+                match=match,
+                stable=stable,
+                canary=canary,
+                entries=tuple(map(Entry, spec.get("entryPoints") or ())),
+                tls_secret=(spec.get("tls") or {}).get("secretName"),
+                annotations=dict(route["metadata"].get("annotations") or {}),
+                affinity=affinity,
+            )
 
 
 def _object(kind: str, described: Manifest, spec: Manifest) -> Manifest:
@@ -151,12 +156,16 @@ def _mirror(name: str, last: Manifest, by_name: Mapping[str, Manifest]) -> Mirro
     if leads_to == [(_SERVICE, name)]:
         return None
     if leads_to != [(_SERVICE, _mirror_name(name))]:
-        raise ValueError(f"its last route does not lead to TraefikService {name}")
-    mirroring = by_name[_mirror_name(name)]["spec"]["mirroring"]
-    (copies,) = mirroring["mirrors"]
-    if (mirroring["kind"], mirroring["name"]) != (_SERVICE, name):
-        raise ValueError(f"TraefikService {_mirror_name(name)} does not lead to TraefikService {name}")
-    return Backend(copies["name"], copies["port"]), copies["percent"]
+        raise UnreadableRouteError(f"its last route does not lead to {_SERVICE} {name}")
+    around = f"{_SERVICE} {_mirror_name(name)}"
+    if _mirror_name(name) not in by_name:
+        raise UnreadableRouteError(f"{around}, to which its last route leads, is missing")
+    with reading(around):
+        mirroring = by_name[_mirror_name(name)]["spec"]["mirroring"]
+        if (mirroring["kind"], mirroring["name"]) != (_SERVICE, name):
+            raise UnreadableRouteError(f"it does not lead to {_SERVICE} {name}")
+        copies = one(mirroring["mirrors"], "mirrors")
+        return Backend(copies["name"], copies["port"]), copies["percent"]
 
 
 def _service(backend: Backend, weight: int) -> Manifest:
@@ -183,7 +192,7 @@ def _rule(match: Match, condition: Condition | None) -> str:
 def _read_rule(rule: str) -> tuple[Match, Condition | None]:
     found = _RULE.fullmatch(rule)
     if not found:
-        raise ValueError(f"its rule {rule!r} is not one of host, path and header")
+        raise UnreadableRouteError(f"its rule {rule} is not one of host, path and header")
     host = found["host"]
     if found["wild"]:
         host = "*" + host.removeprefix(_ONE_LABEL).removesuffix("$").replace("\\", "")
@@ -195,14 +204,14 @@ def _read_rule(rule: str) -> tuple[Match, Condition | None]:
     elif found["name"]:
         condition = Header(found["name"], found["value"])
     if _rule(match, condition) != rule:
-        raise ValueError(f"its rule {rule!r} is not one of host, path and header")
+        raise UnreadableRouteError(f"its rule {rule} is not one of host, path and header")
     return match, condition
 
 
 def _condition(match: Match, route: Manifest) -> Condition | None:
     own, condition = _read_rule(route["match"])
     if own != match:
-        raise ValueError("its routes match different requests")
+        raise UnreadableRouteError("its routes match different requests")
     return condition
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from canary_service.routing.router import Manifest
+from canary_service.routing.split import Entry
 from canary_service.workload.readiness import CRASHES
 
 KINDS: Final[Mapping[str, tuple[str, str]]] = {
@@ -53,6 +54,7 @@ class Facts:
     kinds that the cluster does not know. Of Namespaces there is the one of the stack, or none. `logs` are by pod and
     container. `shares` are by service, `unmeasured` says why one is not there.
     `of_others` are the objects of this program that belong to routers other than the declared one, by its name.
+    `lacking` are the declared Gateways that are not there, or not as they are named, in words.
     """
 
     at: float
@@ -63,6 +65,7 @@ class Facts:
     unmeasured: str = ""
     unserved: frozenset[str] = frozenset()
     of_others: Mapping[str, Sequence[Manifest]] = field(default_factory=dict)
+    lacking: Mapping[Entry, str] = field(default_factory=dict)
 
     def of(self, kind: str) -> Sequence[Manifest]:
         """Return the objects of a kind; none when it could not be read."""

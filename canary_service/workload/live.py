@@ -68,7 +68,9 @@ class LiveService:
     is the stack that the objects belong to, empty when they say nothing of it.
     `strands` means that as it is declared it would lead to no ready pod, although now it does. `taken_along` are other
     hosts and paths whose requests the canary gets a share of too. `former_routers` are others than the declared one
-    that have objects of this program too: the stack is moving, and `split` is the one that gives the canary most.
+    that have objects of this program too: the stack is moving, and of those that serve `split` is the one that gives
+    the canary most. `least` is then the percent that one of those gives it at least, `most` what any would give that
+    has objects; None where there is one router.
     `pending` says why the declared router's objects, which are there, route nothing.
     """
 
@@ -84,11 +86,23 @@ class LiveService:
     taken_along: tuple[str, ...] = ()
     former_routers: tuple[str, ...] = ()
     pending: Pending | None = None
+    least: int | None = None
+    most: int | None = None
 
     @property
     def weight(self) -> int:
         """Percent of the requests that go to the canary, as read back."""
         return self.split.weight if self.split else 0
+
+    @property
+    def rises_from(self) -> int:
+        """Percent above which a declared weight gives the canary more requests than it has."""
+        return self.weight if self.least is None else self.least
+
+    @property
+    def falls_from(self) -> int:
+        """Percent below which a declared weight takes something from the canary."""
+        return self.weight if self.most is None else self.most
 
     @property
     def mirror(self) -> int:
@@ -140,7 +154,7 @@ def live_service(settings: Settings, name: str, objects: Objects) -> LiveService
     router = settings.router_of_stack()
     try:
         found = routes_of(settings, name, objects.routes)
-        split = router.read(_with_stable(settings, name, found)) if found else None
+        split = router.read(with_stable(settings, name, found)) if found else None
         pending = router.pending(found) if found else None
     except UnreadableRouteError as error:
         unreadable = str(error)
@@ -162,8 +176,8 @@ def live_service(settings: Settings, name: str, objects: Objects) -> LiveService
     )
 
 
-def _with_stable(settings: Settings, name: str, found: list[Manifest]) -> list[Manifest]:
-    """Add stable's routes as declared where somebody has deleted them: the canary's own still say its weight."""
+def with_stable(settings: Settings, name: str, found: list[Manifest]) -> list[Manifest]:
+    """Return the routes with stable's as declared where somebody has deleted those: the canary's own say its weight."""
     if settings.services[name].stable == "existing":
         return found
     there = {(route["kind"], route["metadata"]["name"]) for route in found}

@@ -134,9 +134,7 @@ def test_a_gateway_that_does_not_take_the_route_leaves_the_former_one_in_force(s
         scene.route_by("gateway", {"gateway": {"name": "nowhere"}})
         for _ in range(2):  # what a failed update has left is no reason to remove what serves
             refusal = scene.up_refused()
-            assert (
-                f"HTTPRoute {NAME}: no controller has answered for Gateway {scene.namespace}/nowhere" in refusal.message
-            )
+            assert f"HTTPRoute {NAME}: Gateway {scene.namespace}/nowhere is not there" in refusal.message
             assert {found.metadata.name for found in ingresses(scene) if found.metadata} == present
         told = "objects of router nginx take its requests too"
         assert told in canary.run(scene, "status", "--json")
@@ -165,7 +163,7 @@ def test_a_first_route_for_which_nobody_answers_is_a_warning_and_one_that_is_ref
 
     said = scene.stack.run("up", "--yes", "--skip-preview")
 
-    assert f"warning: HTTPRoute {NAME}: no controller has answered for Gateway {scene.namespace}/later" in said
+    assert f"warning: HTTPRoute {NAME}: Gateway {scene.namespace}/later is not there" in said
     assert "the declared router does not route it" in canary.run(scene, "status", "--json")
 
     scene.route_by("gateway", {"gateway": {"namespace": "default", "listener": "none"}})
@@ -178,6 +176,21 @@ def test_a_first_route_for_which_nobody_answers_is_a_warning_and_one_that_is_ref
     assert problems(scene) == set()
 
 
+def test_a_route_in_service_is_not_given_to_a_gateway_that_is_not_there(scene: Scene) -> None:
+    scene.route_by("gateway", ROUTERS["gateway"])
+    scene.deploy(20)
+
+    with scene.traffic() as traffic:
+        for key in ("name", "listener"):
+            scene.route_by("gateway", {"gateway": {"namespace": "default", key: "typo"}})
+            planned = canary.run(scene, "plan", exit_code=1)
+            for said in (planned, scene.refused("preview").message, scene.up_refused().message):
+                assert f"gateway.{key} = typo" in said
+                assert "Traceback" not in said
+        scene.route_by("gateway", ROUTERS["gateway"])
+        measured(scene, traffic)
+
+
 def problems(scene: Scene, exit_code: int = 0) -> set[str]:
     """Return the checks of `canary doctor` that find one."""
     told = json.loads(canary.run(scene, "doctor", "--json", exit_code=exit_code))
@@ -187,7 +200,8 @@ def problems(scene: Scene, exit_code: int = 0) -> set[str]:
 def test_a_router_whose_kinds_the_cluster_does_not_know_is_refused(scene: Scene) -> None:
     scene.route_by("consul", {})
 
-    for message in (scene.stack.run("preview"), scene.up_refused().message):
+    planned = canary.run(scene, "plan", exit_code=1)
+    for message in (planned, scene.refused("preview").message, scene.up_refused().message):
         assert "router consul needs ServiceDefaults (consul.hashicorp.com/v1alpha1)" in message
         assert "Traceback" not in message
 
@@ -209,7 +223,7 @@ def test_a_mirror_goes_over_into_the_first_weight_and_no_request_is_lost(scene: 
     with scene.traffic() as traffic:
         for weight, copies in ((0, 50), (20, 0), (0, 50)):
             scene.configure(weight=weight, canary=GOOD_CANARY | {"mirrorPercent": 50})
-            scene.up()
+            assert "was missing" not in scene.stack.run("up", "--yes", "--skip-preview")
             measured(scene, traffic)
             assert eventually(lambda copies=copies: [mirrored(scene)] == [copies])  # type: ignore[misc]
         scene.configure(image=CANARY_IMAGE, canary=None)

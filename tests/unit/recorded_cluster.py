@@ -12,6 +12,7 @@ from canary_service.config.settings import Settings
 from canary_service.rollout.diagnosis import Diagnosis, State, moment
 from canary_service.rollout.doctor import diagnose
 from canary_service.routing.router import Manifest
+from canary_service.routing.split import Entry
 from canary_service.workload.facts import Facts, Log, Share
 
 SOUND = json.loads((Path(__file__).parent / "data/doctor/sound.json").read_text())
@@ -50,6 +51,7 @@ class World:
     unread: dict[str, str] = field(default_factory=dict)
     unserved: frozenset[str] = frozenset()
     of_others: dict[str, list[Manifest]] = field(default_factory=dict)
+    lacking: dict[Entry, str] = field(default_factory=dict)
     logs: dict[tuple[str, str], Log] = field(default_factory=dict)
     shares: dict[str, Share] = field(default_factory=lambda: {"app": Share(20.4, 20, 20)})
 
@@ -106,7 +108,7 @@ class World:
 
     def diagnoses(self, *services: str) -> tuple[Diagnosis, ...]:
         facts = Facts(self.at, self.objects, self.unread, self.logs, self.shares, "nobody counted", self.unserved)
-        facts = replace(facts, of_others=self.of_others)
+        facts = replace(facts, of_others=self.of_others, lacking=self.lacking)
         return diagnose(self.settings, STACK, facts, services)
 
     def having(self, state: State = "problem") -> set[tuple[str, str | None]]:

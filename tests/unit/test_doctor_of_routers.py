@@ -132,3 +132,27 @@ def test_a_gateway_that_refuses_the_route_is_told_in_its_words() -> None:
     refusal = {"type": "Accepted", "status": "False", "reason": "NotAllowedByListeners", "message": "no such namespace"}
     made.named("HTTPRoute", "app")["status"] = answered(refusal, made.named("HTTPRoute", "app"))
     assert "NotAllowedByListeners: no such namespace" in made.only("route-accepted").cause
+
+
+def test_a_gateway_that_is_gone_is_told_although_the_status_says_accepted() -> None:
+    made = World(settings=settings(config=config("gateway")))
+    made.objects["HTTPRoute"] = []
+    put(made, 20)
+    assert ("route-accepted", "app") not in made.having()
+    (entry,) = made.settings.split_of("app").entries
+    made.lacking = {entry: "Gateway gateways/gateway is not there"}
+    told = next(each for each in made.diagnoses() if (each.check, each.service) == ("route-accepted", "app"))
+    assert told.cause == "HTTPRoute app: Gateway gateways/gateway is not there"
+    assert told.evidence[0].value == "Accepted=True"
+    assert told.fix.startswith("correct gateway in the configuration")
+
+
+def test_a_route_of_a_router_without_keys_of_its_own_names_no_key() -> None:
+    made = World(settings=settings(config=config("linkerd")))
+    made.objects["HTTPRoute"] = []
+    put(made, 20)
+    refusal = {"type": "Accepted", "status": "False", "reason": "NoMatchingParent", "message": "none"}
+    made.named("HTTPRoute", "app")["status"] = answered(refusal, made.named("HTTPRoute", "app"))
+    told = made.only("route-accepted")
+    assert told.fix == "correct what it names: kubectl --namespace shop get httproutes app --output yaml"
+    assert told.evidence[0].value == "Accepted=False NoMatchingParent none"

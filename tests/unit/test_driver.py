@@ -354,6 +354,70 @@ def test_an_api_server_that_stays_away_ends_the_run_with_the_weight_as_it_is() -
     assert world.now < 35 + 10 + 310
 
 
+def unreadable(world: World, name: str = "b", seconds: float = 35) -> World:
+    """Let the route of a service be changed by hand into something that says no weight."""
+    world.later(seconds, lambda: world.unreadable.add(name))
+    return world
+
+
+@pytest.mark.parametrize("failing", ["a", "b"])
+@pytest.mark.parametrize("seconds", [0, 35])
+def test_a_canary_is_judged_while_the_weight_of_one_cannot_be_read(failing: str, seconds: float) -> None:
+    world = unreadable(World.of("a", "b").at(20), seconds=seconds)
+    if not seconds:
+        world.unreadable.add("b")
+    world.quality = lambda w, name: "bad" if name == failing and w.now > 40 else "good"
+    finished = world.run()
+    assert finished.exit_code == 2
+    assert world.weights == {"a": 0, "b": 0}
+    assert world.now < 100
+
+
+@pytest.mark.parametrize("weight", [0, 20])
+def test_nothing_rises_beside_a_weight_that_cannot_be_read_from_the_start(weight: int) -> None:
+    world = World.of("a", "b").at(weight)
+    world.unreadable.add("b")
+    finished = world.run()
+    assert (finished.exit_code, world.raised, world.updates) == (3, [], 0)
+    assert "the weight of b cannot be read back" in finished.text
+    assert "? % (b)" in finished.text
+    assert world.troubles.count("the weight of b cannot be read back: two rules") == 1
+    (started,) = world.told("run-started")
+    assert {name: each.weight for name, each in started.services.items()} == {"a": weight, "b": None}
+
+
+def test_nothing_rises_while_a_weight_cannot_be_read() -> None:
+    world = unreadable(World.of("a", "b").at(20))
+    assert world.run().exit_code == 3
+    assert (world.raised, world.updates) == ([], 0)
+
+
+@pytest.mark.parametrize("seconds", [0, 35])
+def test_a_run_goes_on_when_a_weight_can_be_read_again(seconds: float) -> None:
+    world = unreadable(World.of("a", "b").at(20), seconds=seconds)
+    if not seconds:
+        world.unreadable.add("b")
+    world.later(100, world.unreadable.clear)
+    assert world.run().exit_code == 0
+    assert "the weight of b is read back again: 20 %" in world.troubles
+    assert world.stable == {"a": CANARY, "b": CANARY}
+
+
+def test_a_rollback_that_is_asked_for_waits_for_no_weight() -> None:
+    world = World.of("a", "b").at(20)
+    world.unreadable.add("b")
+    assert world.run(roll_back="its wave fails").exit_code == 2
+    assert (world.weights, world.now) == ({"a": 0, "b": 0}, 0)
+
+
+def test_what_somebody_lowers_while_it_cannot_be_read_is_not_raised_again() -> None:
+    world = unreadable(World.of("a", "b").at(20))
+    world.later(60, lambda: world.weights.update(b=0))
+    world.later(60, world.unreadable.clear)
+    assert world.run().exit_code == 3
+    assert world.raised == []
+
+
 def test_an_update_that_fails_is_tried_again() -> None:
     world = World.of("a")
     world.failing_updates = [EngineError("the registry is away")] * 2

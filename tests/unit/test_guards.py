@@ -85,6 +85,26 @@ def test_a_weight_that_falls_comes_first_and_one_that_rises_waits(
     assert (found.lowers_to, found.raises) == (lowers_to, raises)
 
 
+@pytest.mark.parametrize(
+    ("settings", "canary", "lowers_to", "raises"),
+    [
+        (declared(0), True, 0, False),
+        (declared(0), False, None, True),  # a canary that is not there yet
+        (declared(20), True, None, True),
+        (declared(canary=None), True, 0, False),
+        (declared(canary=None, image=CANARY), True, None, False),
+    ],
+)
+def test_whatever_the_weight_of_an_unreadable_route_is_0_is_no_rise(
+    settings: Settings, lowers_to: int | None, *, canary: bool, raises: bool
+) -> None:
+    live = replace(running(50), split=None, unreadable="two weights")
+
+    found = transition(settings, live if canary else replace(live, canary=None))
+
+    assert (found.lowers_to, found.raises) == (lowers_to, raises)
+
+
 def test_an_abort_lowers_first_and_a_promotion_keeps_the_share_until_stable_is_ready() -> None:
     assert transition(declared(canary=None), running(50)).lowers_to == 0
     assert transition(declared(canary=None, image=CANARY), running(50)).lowers_to is None
@@ -136,6 +156,47 @@ def test_a_stack_that_moves_to_another_router_goes_on_from_the_weight_in_force(
     assert (found.lowers_to, found.raises) == (lowers_to, raises)
     (warning,) = found.warnings
     assert "moves from router nginx to gateway" in warning
+
+
+@pytest.mark.parametrize(
+    ("weight", "lowers_to", "raises"), [(40, 40, False), (50, 50, True), (60, None, True), (95, None, True)]
+)
+def test_a_weight_rises_from_the_least_and_falls_from_the_most_that_a_router_gives(
+    weight: int, lowers_to: int | None, *, raises: bool
+) -> None:
+    moving = replace(running(45), former_routers=("nginx",), least=45, most=60)
+
+    found = transition(declared(weight, top={"router": "gateway"}), moving)
+
+    assert (found.lowers_to, found.raises) == (lowers_to, raises)
+    fix = "pulumi config set canaryWeight 95"
+    assert refused(declared(96, top={"router": "gateway"}), moving) == {"canaryWeight": fix}
+
+
+@pytest.mark.parametrize(
+    ("router", "top", "former", "said"),
+    [
+        ("traefik", {}, (), False),
+        ("traefik", {"tlsSecretName": "shop-tls"}, (), True),
+        ("traefik", {"tlsSecretName": "shop-tls", "traefik": '{"entryPoints": ["web"]}'}, (), True),
+        ("traefik", {"tlsSecretName": "shop-tls"}, ("nginx",), True),  # which takes plain HTTP too
+        ("nginx", {"tlsSecretName": "shop-tls"}, (), False),
+    ],
+)
+def test_of_a_certificate_with_which_plain_http_is_routed_no_more_a_reviewer_learns(
+    router: str, top: dict[str, str], former: tuple[str, ...], *, said: bool
+) -> None:
+    settings = declared(20, top={"router": router, **top})
+    warnings = transition(settings, replace(running(20), former_routers=former)).warnings
+    assert any("plain HTTP get status 404" in each for each in warnings) is said
+    assert ("entryPoints (web)" in str(warnings)) is ("traefik" in top)
+    assert not any("plain HTTP" in each for each in transition(settings, LiveService()).warnings)
+
+
+def test_that_a_certificate_stays_is_no_news() -> None:
+    settings = declared(20, top={"router": "traefik", "tlsSecretName": "shop-tls"})
+    live = replace(running(20), split=settings.split_of(NAME))
+    assert not any("plain HTTP" in each for each in transition(settings, live).warnings)
 
 
 def test_a_promotion_below_100_percent_is_said() -> None:

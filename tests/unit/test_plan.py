@@ -14,7 +14,7 @@ from canary_service.cli import markdown, text
 from canary_service.config.loader import load
 from canary_service.config.settings import Settings
 from canary_service.rollout.engine_events import SECRET, EventStream, encrypted_values, read
-from canary_service.rollout.guards import missing_namespace
+from canary_service.rollout.guards import missing_namespace, unknown_kind
 from canary_service.rollout.plan import (
     Before,
     ObjectPlan,
@@ -96,6 +96,30 @@ def test_a_preview_is_told_by_what_it_does_to_traffic(
 
     assert (plan.outcome, service.change, weights(plan)) == ("changes", change, {NAME: weight})
     assert (service.requests_per_second.moved if service.requests_per_second else None) == moved
+    assert text.render(plan).splitlines()[0] == f"dev: {said}"
+
+
+@pytest.mark.parametrize(
+    ("recording", "change", "after", "said"),
+    [
+        ("shift", "shift", 50, "cart: canary ? → 50 %"),
+        ("settings", "shift", 20, "cart: canary ? → 20 %"),
+        ("image", "canary image", 20, "cart: another image in the canary, ? → 20 %"),
+        ("promotion", "promotion", None, "cart: promotion at ? %"),
+        ("abort", "abort", None, "cart: the canary is removed, ? % back to stable"),
+    ],
+)
+def test_a_weight_that_cannot_be_read_is_not_told(recording: str, change: str, after: int | None, said: str) -> None:
+    stream = stream_of(recording)
+    known = before(stream, settings_of(stream), rate=40)
+    live = {NAME: replace(known.live[NAME], split=None, unreadable="two rules")}
+
+    plan = planned(TARGET, stream, settings_of(stream), replace(known, live=live), failed=False)
+
+    (service,) = plan.services
+    assert (service.change, service.unreadable, weights(plan)) == (change, "two rules", {NAME: (None, after)})
+    assert service.requests_per_second is None
+    assert any(risk.endswith("two rules") for risk in service.risks)
     assert text.render(plan).splitlines()[0] == f"dev: {said}"
 
 
@@ -251,6 +275,16 @@ def test_what_keeps_any_update_from_a_cluster_is_a_refusal_too() -> None:
     plan = planned(TARGET, stream, settings, refused, failed=True)
 
     assert (plan.outcome, [each.fix for each in plan.refusals]) == ("refused", ["kubectl create namespace shop"])
+
+
+def test_of_a_router_whose_objects_the_cluster_does_not_know_nothing_but_the_refusal_is_told() -> None:
+    stream = stream_of("shift")
+    settings = settings_of(stream)
+    plan = planned(TARGET, stream, settings, Before({}, refused=(unknown_kind(settings, "no HTTPRoute"),)), failed=True)
+
+    assert (plan.outcome, plan.services, plan.weights_from) == ("refused", (), None)
+    assert text.render(plan).startswith("dev: refused: 1 ")
+    assert "canary" not in markdown.render(plan).replace("canary-plan", "").split("fix:")[0]
 
 
 def test_objects_of_the_same_stack_are_its_own_whatever_organisation_it_is_named_with() -> None:

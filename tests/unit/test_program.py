@@ -84,6 +84,9 @@ class EmptyCluster:
     def read(self) -> dict[str, LiveService]:
         return {name: self.live.get(name, LiveService()) for name in self.settings.services}
 
+    def refuse_unknown_kinds(self) -> None:
+        pass
+
     def lower(self, weights: Mapping[str, int]) -> dict[str, Split]:
         found: dict[str, Split] = {}
         for name, weight in weights.items():

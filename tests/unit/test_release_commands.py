@@ -4,14 +4,23 @@ A small script stands in for the `pulumi` CLI, and there is no cluster.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar, Self
 
 import click
 import pytest
 
 from canary_service.cli.project import Project
 from canary_service.cli.release import chosen
+from canary_service.cluster.errors import ClusterError, UnknownKindError
 from canary_service.config.loader import load
+from canary_service.config.settings import Settings
+from canary_service.rollout.engine import EngineError
+from canary_service.rollout.engine_events import EventStream, read
+from canary_service.rollout.release import Changes
+from canary_service.routing.split import Split
+from canary_service.workload.live import LiveService
 from tests.unit.commands import Fake
 
 PULUMI = """#!/bin/sh
@@ -176,6 +185,73 @@ def test_help_teaches(fake: Fake, command: tuple[str, ...]) -> None:
     assert done.code == 0
     assert f"canary {command[0]}" in done.out
     assert "Exit codes: 0" in " ".join(done.out.split())
+
+
+class Unreadable:
+    """A cluster whose routes cannot be read: no object of the service `cart`, or none at all."""
+
+    def __init__(self, settings: Settings, *, answers: bool) -> None:
+        self.settings = settings
+        self._answers = answers
+
+    def read(self) -> dict[str, LiveService]:
+        if not self._answers:
+            raise UnknownKindError("router traefik needs TraefikService")
+        return {"cart": LiveService(unreadable="two rules"), "shop": LiveService()}
+
+    def lower(self, weights: Mapping[str, int]) -> dict[str, Split]:
+        raise ClusterError(f"{', '.join(weights)}: the weight is not lowered: two rules")
+
+
+class Updates:
+    """A stack whose updates fail, or end and change nothing."""
+
+    declared: ClassVar[list[Changes]] = []
+    error: ClassVar[EngineError | None] = None
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def set(self, changes: Changes) -> None:
+        self.declared.append(changes)
+
+    def up(self, _: object) -> EventStream:
+        if self.error:
+            raise self.error
+        return read([])
+
+
+@pytest.mark.parametrize(
+    ("answers", "error"), [(True, None), (True, EngineError("it failed")), (False, EngineError("it failed"))]
+)
+def test_an_abort_never_claims_a_weight_that_it_could_not_read_back(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch, error: EngineError | None, *, answers: bool
+) -> None:
+    file = json.loads(Path("Pulumi.dev.yaml").read_text())
+    Path("Pulumi.dev.yaml").write_text(json.dumps({"config": file["config"] | {"shop:canaryWeight": "20"}}))
+    monkeypatch.setattr("canary_service.cli.release.connect", lambda _: None)
+    monkeypatch.setattr(
+        "canary_service.cli.release.LiveCluster", lambda _, settings: Unreadable(settings, answers=answers)
+    )
+    monkeypatch.setattr("canary_service.cli.release.Stack", Updates)
+    monkeypatch.setattr(Updates, "declared", [])
+    monkeypatch.setattr(Updates, "error", error)
+
+    done = fake.run("abort", "--stack", "dev", "--yes")
+
+    assert done.code == 4
+    assert "cart: canary ? → 0 %" in done.out
+    assert "Warning: not cut off ahead of the update: cart: the weight is not lowered: two rules" in done.err
+    assert ("two rules" if answers else "router traefik needs TraefikService") in done.err
+    assert ("cart: NO WEIGHT READ BACK, the canary may get requests: two rules" in done.out) == answers
+    assert "no canary" not in done.out + done.err
+    assert Updates.declared == [{"canaryWeight": "0"}]
 
 
 def test_only_what_has_a_canary_is_chosen() -> None:

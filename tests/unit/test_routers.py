@@ -4,6 +4,7 @@ import copy
 import random
 import re
 import secrets
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -629,6 +630,89 @@ def test_a_rule_that_says_something_else_is_not_read_as_a_split(router: str) -> 
         ROUTERS[router].read(manifests)
 
 
+_OF_PYTHON = re.compile(
+    r"not supported between|unpack|attribute '|object is not|NoneType|invalid literal|unhashable|indices|: '[\w-]+'$"
+)
+
+
+def places(value: object, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the path of each value in a manifest."""
+    entries: Iterable[tuple[Any, object]] = value.items() if isinstance(value, dict) else ()
+    for key, each in enumerate(value) if isinstance(value, list) else entries:
+        yield (*path, key)
+        yield from places(each, (*path, key))
+
+
+@pytest.mark.parametrize(
+    ("router", "case"),
+    [
+        (router, case)
+        for router in ROUTERS.values()
+        for case in ("header and cookie", "mirror", "affinity")
+        if needs(fitted(router, SPLITS[case])) <= router.features
+    ],
+)
+def test_whatever_is_wrong_with_an_object_is_told_in_words(router: Router, case: str) -> None:
+    sound = manifests_of(router.name, SPLITS[case])
+    told = set()
+    for number, manifest in enumerate(sound):
+        known = [*places(manifest["spec"], ("spec",)), *places(manifest["metadata"], ("metadata",))]
+        for *parents, key in (path for path in known if path[0] == "spec" or path[1] == "annotations"):
+            # The API server takes no other types in its own kinds, nor in metadata.
+            typed = router.name == "nginx" or parents[0] == "metadata"
+            values: list[Any] = [...] if typed else [..., None, "half", -7, 1000, [], {}, [{}]]
+            for wrong in values:
+                changed = copy.deepcopy(sound)
+                place = changed[number]
+                for parent in parents:
+                    place = place[parent]
+                if wrong is ...:
+                    del place[key]
+                else:
+                    place[key] = wrong
+                try:
+                    router.read(changed)
+                except UnreadableRouteError as error:
+                    told.add(str(error))
+    assert told
+    assert [text for text in told if _OF_PYTHON.search(text) or not re.search("auth-service|Ingress", text)] == []
+
+
+@pytest.mark.parametrize(
+    ("router", "change", "told"),
+    [
+        (
+            "traefik",
+            lambda objects: objects.pop(1),
+            "IngressRoute auth-service: TraefikService auth-service-canary, to which its last route leads, is missing",
+        ),
+        (
+            "traefik",
+            lambda objects: objects[0]["spec"].pop("weighted"),
+            "TraefikService auth-service: it lacks weighted",
+        ),
+        (
+            "istio",
+            lambda objects: objects[0]["spec"]["http"][-1]["route"][1].update(weight="half"),
+            "VirtualService auth-service: weight half of Service auth-service-canary is not a number",
+        ),
+        (
+            "gateway",
+            lambda objects: objects[0]["spec"].update(hostnames=[]),
+            "HTTPRoute auth-service: it has 0 hostnames instead of one",
+        ),
+    ],
+)
+def test_what_an_object_lacks_is_named(router: str, change: Callable[[list[Any]], object], told: str) -> None:
+    objects = manifests_of(router, SPLITS["mirror"])
+    change(objects)
+
+    with pytest.raises(UnreadableRouteError) as caught:
+        ROUTERS[router].read(objects)
+
+    assert str(caught.value) == told
+
+
 def fields(value: object, path: str = "") -> set[tuple[str, str]]:
     """Return the paths of all that a specification says, with the type of each; `*` is a key of the user's."""
     if isinstance(value, dict):
@@ -709,6 +793,21 @@ def test_what_another_parent_has_accepted_says_nothing_of_the_present_one() -> N
 
     assert ROUTERS["gateway"].pending([route])
     assert ROUTERS["gateway"].pending([route | {"status": {"parents": [answer]}}])
+
+
+@pytest.mark.parametrize(("observed", "stale"), [(2, True), (3, False), (0, False)])
+def test_an_answer_to_what_a_route_was_before_is_none(observed: int, *, stale: bool) -> None:
+    (route,) = manifests_of("linkerd", SPLITS["weight 20"])
+    route["metadata"]["generation"] = 3
+    (parent,) = route["spec"]["parentRefs"]
+    for status in ("True", "False"):
+        condition = ACCEPTED | {"status": status} | ({"observedGeneration": observed} if observed else {})
+        route["status"] = {"parents": [{"parentRef": parent, "conditions": [condition]}]}
+
+        pending = ROUTERS["linkerd"].pending([route])
+
+        assert (pending.stale if pending else False) is stale
+        assert (pending is None) is (status == "True" and not stale)
 
 
 @pytest.mark.parametrize("router", ["nginx", "traefik", "istio", "consul"])

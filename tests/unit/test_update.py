@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from canary_service.cluster.errors import ForbiddenError
+from canary_service.cluster.errors import ClusterError, ForbiddenError, UnknownKindError
 from canary_service.cluster.live_cluster import LiveCluster
 from canary_service.config.loader import load
 from canary_service.config.settings import Settings
-from canary_service.rollout.guards import Transition
+from canary_service.rollout.guards import RefusedError, Transition
 from canary_service.rollout.update import Update, observed
 from canary_service.routing.registry import ROUTERS
+from canary_service.routing.router import Pending
 from canary_service.routing.split import Entry, Split
 from canary_service.workload.live import LiveService
 
@@ -45,6 +46,20 @@ def test_an_image_is_replaced_when_the_router_in_force_too_has_had_time_to_follo
     assert pauses == [ROUTERS[slowest].sync_seconds]
 
 
+class Refusing:
+    """Lowers nothing whose route it cannot read."""
+
+    def lower(self, weights: Mapping[str, int]) -> dict[str, Split]:
+        raise ClusterError(f"{', '.join(weights)}: the weight is not lowered: two rules")
+
+
+def test_an_update_that_puts_an_unreadable_route_back_goes_on_when_that_cannot_be_done_ahead() -> None:
+    live = {"shop": LiveService(unreadable="two rules")}
+    update = Update(load(RAW), cast("LiveCluster", Refusing()), live, {"shop": Transition(lowers_to=0)})
+
+    assert list(update.lower()) == ["shop: the weight is not lowered: two rules. The update itself sets 0 %"]
+
+
 class Gateways:
     """Has a Gateway whose implementation lists these features; None is that who asks may not see it."""
 
@@ -65,6 +80,9 @@ class Gateways:
 
     def read(self) -> dict[str, LiveService]:
         return {}
+
+    def refuse_unknown_kinds(self) -> None:
+        pass
 
 
 def behind_a_gateway(service: Mapping[str, object], weight: int) -> Settings:
@@ -97,6 +115,61 @@ def test_a_mirror_is_refused_unless_the_gateway_is_known_to_carry_it_out(
 
     assert [problem.key for problem in found] == (["services.shop.canary.mirrorPercent"] if said else [])
     assert all(said in problem.allowed and problem.value == str(percent) for problem in found)
+
+
+@pytest.mark.parametrize(
+    ("declared", "key", "fix"),
+    [
+        ({"name": "pubic", "namespace": "gateways"}, "gateway.name", "set --path gateway.name public"),
+        ({"name": "public", "namespace": "gateway"}, "gateway.namespace", "set --path gateway.namespace gateways"),
+        (
+            {"name": "public", "namespace": "gateways", "listener": "no"},
+            "gateway.listener",
+            "rm --path gateway.listener",
+        ),
+        ({"name": "public", "namespace": "gateways"}, "", ""),
+        ({"name": "forbidden"}, "", ""),
+    ],
+)
+def test_requests_that_a_gateway_takes_are_not_given_to_one_that_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, declared: dict[str, str], key: str, fix: str
+) -> None:
+    there = load(RAW | {"router": "gateway", "gateway": '{"name": "public", "namespace": "gateways"}'}).split_of("shop")
+    asked: list[Entry] = []
+
+    class Cluster(Gateways):
+        served = LiveService(split=there)
+
+        def read(self) -> dict[str, LiveService]:
+            return {"shop": self.served}
+
+        def lacking(self, gateway: Entry) -> str:
+            asked.append(gateway)
+            return "" if gateway.name == "forbidden" else f"Gateway {gateway} is not there"
+
+    cluster = Cluster(None)
+    cluster.take_the_place_of_the_cluster(monkeypatch)
+    settings = load(RAW | {"router": "gateway", "gateway": json.dumps(declared)})
+
+    problems = observed(settings, {}).problems
+
+    assert [problem.key for problem in problems] == ([key] if key else [])
+    assert all(fix in each.fix and "would get status 404" in each.allowed for each in problems)
+    assert len(asked) == (there.entries != settings.split_of("shop").entries)
+    cluster.served = LiveService(split=there, pending=Pending("no controller has answered"))
+    assert observed(settings, {}).problems == ()  # it serves nobody: the Gateway may come later
+
+
+def test_a_router_whose_objects_the_cluster_does_not_know_keeps_any_update_from_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Cluster(Gateways):
+        def read(self) -> dict[str, LiveService]:
+            raise UnknownKindError("router gateway needs HTTPRoute, which the cluster does not know")
+
+    Cluster(None).take_the_place_of_the_cluster(monkeypatch)
+    with pytest.raises(RefusedError, match=r"router = gateway\n    allowed: .*needs HTTPRoute.*\n.*set router nginx"):
+        Update.compared(behind_a_gateway(SERVICE, 0), {}, "shop/dev")
 
 
 RULE, BACKEND = "HTTPRouteResponseHeaderModification", "HTTPRouteBackendRequestHeaderModification"

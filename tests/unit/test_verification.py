@@ -123,6 +123,26 @@ def test_failures_are_told_and_are_no_disagreement() -> None:
 
 
 @pytest.mark.parametrize(
+    ("failures", "refusals", "outcome", "text"),
+    [
+        ({}, {"status 404": 120}, "disagrees", "no request reached the service: status 404: 120"),
+        ({"status 503": 120}, {}, "disagrees", "no request reached the service: status 503: 120"),
+        ({}, {"status 404": 119}, "unknown", "no requests were counted"),
+        ({}, {"status 401": 120}, "unknown", "no requests were counted"),  # a service may have answered that
+        ({"ConnectError": 120}, {}, "unknown", "no requests were counted"),  # the address is wrong, and no route
+    ],
+)
+def test_a_proxy_that_answers_all_requests_itself_has_no_route_to_the_service(
+    failures: dict[str, int], refusals: dict[str, int], outcome: Outcome, text: str
+) -> None:
+    sent = Sent(120, failures, refusals)
+    found = share_check(declared(), NAME, Evidence("weight", 20, Count(), sent))
+    assert found.outcome == outcome
+    assert found.text.startswith(text)
+    assert share_check(declared(), NAME, Evidence("weight", 20, Count(96, 24), sent)).outcome == "agrees"
+
+
+@pytest.mark.parametrize(
     ("live", "outcome", "text"),
     [
         (running(20), "agrees", "20 % declared, and the cluster has 20 %"),

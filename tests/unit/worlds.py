@@ -40,6 +40,7 @@ class World:
     `config` is the stack file, `running` the image and `weights` the percent of each service's canary in the cluster;
     without an entry there is no canary. `raised` are all raises of a weight, from and to. `failing_updates` end one
     update each, after the first service. `quality` says what a sample of a service finds: good, bad, few or nothing.
+    `unreadable` are services whose route says no weight until it is put back.
     """
 
     config: dict[str, Any]
@@ -57,6 +58,7 @@ class World:
     during_update: Callable[[], object] = lambda: None
     cluster_away: bool = False
     stuck: set[str] = field(default_factory=set)
+    unreadable: set[str] = field(default_factory=set)
     undo: dict[str, Any] | None = None
     locked_by: str = ""
     answers: list[str] = field(default_factory=list)
@@ -130,6 +132,7 @@ class World:
         self.undo = None
 
     def _apply(self, settings: Settings, name: str) -> None:
+        self.unreadable.discard(name)
         service = settings.services[name]
         if service.canary:
             self.running[name] = service.canary.image
@@ -152,10 +155,12 @@ class World:
     def _live(self, name: str) -> LiveService:
         canary = CanaryBackend(Backend(f"{name}-canary", 8080), self.weights[name]) if name in self.weights else None
         running = self.running.get(name)
+        split = Split(name, "macromind", Match("macromind.local", f"/{name}"), Backend(name, 8080), canary)
         return LiveService(
             stable=_deployment(name, Track.STABLE, self.stable[name]),
             canary=_deployment(name, Track.CANARY, running, self.marks.get(name, "")) if running else None,
-            split=Split(name, "macromind", Match("macromind.local", f"/{name}"), Backend(name, 8080), canary),
+            split=None if name in self.unreadable else split,
+            unreadable="two rules" if name in self.unreadable else "",
         )
 
     def lower(self, weights: Mapping[str, int]) -> None:
@@ -163,6 +168,7 @@ class World:
             raise ClusterError("the API server cannot be asked")
         for name in weights.keys() & self.weights.keys() - self.stuck:
             self.weights[name] = weights[name]
+            self.unreadable.discard(name)
         if stuck := weights.keys() & self.stuck:
             raise ClusterError(f"{', '.join(stuck)}: the weight is not lowered")
 
@@ -189,7 +195,7 @@ class World:
             service=service,
             at=self.now,
             seconds=seconds,
-            weight=None if self.cluster_away else self.weights.get(service, 0),
+            weight=None if self.cluster_away or service in self.unreadable else self.weights.get(service, 0),
             stable=answered and TrackSample(requests=1000.0, failed=0.0),
             canary=answered,
             pods=PodsSample(wanted=1, ready=1),
