@@ -9,6 +9,7 @@ import pytest
 from lightkube import Client
 from lightkube.resources.networking_v1 import Ingress
 
+from canary_service.routing.nginx import WEIGHT
 from demo.measurement import check_share, measure
 from sandbox.lifecycle import Sandbox
 from sandbox.routes_in_force import mirrored_percent
@@ -204,6 +205,35 @@ def test_a_router_whose_kinds_the_cluster_does_not_know_is_refused(scene: Scene)
     for message in (planned, scene.refused("preview").message, scene.up_refused().message):
         assert "router consul needs ServiceDefaults (consul.hashicorp.com/v1alpha1)" in message
         assert "Traceback" not in message
+
+
+def test_the_way_down_needs_no_router_that_the_cluster_knows(scene: Scene) -> None:
+    scene.deploy(20)
+    scene.route_by("consul", {})
+
+    assert "router consul needs ServiceDefaults" in canary.run(scene, "status", "--json")
+    assert f"{NAME}: 0 %, read back" in canary.run(scene, "abort", "--yes", exit_code=4)
+
+    assert {WEIGHT: "0"}.items() <= (scene.get(Ingress, f"{NAME}-canary") or {})["metadata"]["annotations"].items()
+    assert scene.stack.settings().split_of(NAME).weight == 0
+
+
+def test_a_route_changed_by_hand_does_not_stand_in_the_way_down(scene: Scene) -> None:
+    scene.route_by("traefik", ROUTERS["traefik"])
+    scene.deploy(20)
+    routes = json.loads(scene.kubectl("get", "ingressroutes.traefik.io", NAME, "--output", "jsonpath={.spec.routes}"))
+    routes[-1]["match"] += " && Method(`GET`)"
+    changed = json.dumps({"spec": {"routes": routes}})
+    scene.kubectl("patch", "ingressroutes.traefik.io", NAME, "--type=merge", "--patch", changed)
+
+    assert "so the weight is not known: IngressRoute" in canary.run(scene, "status", "--json")
+    assert f"{NAME}: canary ? → 20 %" in canary.run(scene, "plan")
+    told = canary.run(scene, "abort", "--yes")
+
+    assert f"{NAME}: canary ? → 0 %" in told
+    assert f"{NAME}: 0 %, read back\nWeight 0 was read back after " in told
+    with scene.traffic() as traffic:
+        measured(scene, traffic)
 
 
 def ingresses(scene: Scene) -> list[Ingress]:
