@@ -25,6 +25,11 @@ PLACE = {"namespace": "macromind", "host": "macromind.local"}
 INPUTS = PLACE | SERVICE | {"canary": CANARY}
 NAME = "auth-service"
 EXAMPLES = ROOT / "docs/examples/package"
+KUBECONFIG = """
+clusters: [{name: one, cluster: {server: https://one.example}}]
+contexts: [{name: other, context: {cluster: one, user: one}}]
+users: [{name: one, user: {token: hunter2}}]
+"""
 SECRET_MARK = pulumi.runtime.rpc._special_sig_key  # noqa: SLF001 - the protocol's mark
 
 
@@ -178,6 +183,11 @@ def test_a_secret_of_one_service_of_a_stack_hides_the_pods_of_that_one(recorder:
         ({"serviceName": "Auth"}, "serviceName = Auth"),
         ({"imagee": "x"}, "imagee = x\n    allowed: no such key; did you mean image?"),
         ({"maxStep": 0}, "maxStep = 0"),
+        ({"serviceName": ["x"]}, "serviceName = (of type list)\n    allowed: text"),
+        ({"hots": "x"}, "hots = x\n    allowed: no such key; did you mean host?"),
+        ({"kubeconfg": "x"}, "allowed: no such key; did you mean kubeconfig?"),
+        ({"secert": {"data": {"KEY": "hidden.example"}}}, "secert = (a map or list)"),
+        ({"services": {}}, "services = (a map or list)"),
         ({"canary": pulumi.Output.secret}, "canary = (secret)"),
         ({"host": pulumi.Output.secret}, "host = (secret)\n    allowed: a value that is not secret"),
         ({"env": {"a b": "hunter2"}, "secret": {"data": {"KEY": ["hunter2"]}}}, "secret.data.KEY = (secret)"),
@@ -201,7 +211,8 @@ def test_what_is_wrong_is_told_by_input_and_without_commands_for_another_configu
 def test_an_update_that_the_project_s_program_refuses_is_refused(recorder: Recorder) -> None:
     EmptyCluster.live = {NAME: running(20)}
 
-    with pytest.raises(pulumi.RunError, match=r"canary\.weight = 90\n    allowed: at most 70 now"):
+    refused = r"canary\.weight = 90\n    allowed: at most 70 now: .*, and maxStep lets a weight rise by 50 points"
+    with pytest.raises(pulumi.RunError, match=refused):
         run(lambda: service(canary=CANARY | {"weight": 90}))
 
     assert kinds(recorder) == set()
@@ -241,6 +252,60 @@ def test_a_preview_that_does_not_know_an_input_says_so_and_goes_on(
     assert told[0].startswith("not known before the update: image. ")
     assert kinds(recorder) == set()
     assert found == []
+
+
+def test_a_null_that_a_resource_gives_in_a_preview_is_not_known(recorder: Recorder, told: list[str]) -> None:
+    pulumi.runtime.set_mocks(recorder, project="shop", stack="test", preview=True)
+
+    def program() -> None:
+        made = pulumi.CustomResource("docker:index:Image", "image", {})
+        service(image=made.urn.apply(lambda _: None))
+
+    run(program)
+
+    assert told[0].startswith("not known before the update: image. ")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "unknown", "message"),
+    [
+        ({"canary": CANARY | {"weight": 110}}, "image", "canary.weight = 110"),
+        ({"imagee": "x", "host": "no host"}, "port", "2 inputs cannot be used"),
+        ({"canary": CANARY | {"weight": 110}}, "serviceName", "canary.weight = 110"),
+        ({"tlsSecretName": "tls", "kubeconfg": "x"}, "router", "1 input cannot be used"),
+        ({"sessionAffinity": {"cookieNam": "x"}}, "autoscaling", "sessionAffinity.cookieNam = x"),
+    ],
+)
+def test_what_is_known_is_checked_even_if_something_else_is_not(
+    recorder: Recorder, inputs: dict[str, Any], unknown: str, message: str
+) -> None:
+    pulumi.runtime.set_mocks(recorder, project="shop", stack="test", preview=True)
+
+    given: dict[str, Any] = inputs | {unknown: never_known()}
+
+    with pytest.raises(pulumi.RunError) as caught:
+        run(lambda: service(**given))
+
+    assert message in str(caught.value)
+    assert "known after the update" not in str(caught.value)
+
+
+@pytest.mark.parametrize("unknown", sorted({*INPUTS, "router", "tlsSecretName", "autoscaling", "podTemplatePatch"}))
+def test_nothing_is_said_to_be_wrong_with_what_is_not_known(recorder: Recorder, told: list[str], unknown: str) -> None:
+    pulumi.runtime.set_mocks(recorder, project="shop", stack="test", preview=True)
+
+    given: dict[str, Any] = {unknown: never_known()}
+
+    run(lambda: service(**given))
+
+    assert told[0].startswith(f"not known before the update: {unknown}. ")
+
+
+@pytest.mark.parametrize("inputs", [None, [], "host: shop.example"])
+@pytest.mark.usefixtures("recorder")
+def test_inputs_that_are_no_map_are_refused(inputs: Any) -> None:  # noqa: ANN401 - what a caller may get wrong
+    with pytest.raises(pulumi.RunError, match=r"all inputs = \(of type .*\)\n    allowed: a map of names to values"):
+        run(lambda: CanaryService(NAME, inputs))
 
 
 @pytest.mark.parametrize("place", [("env",), ("secret", "data"), ("canary", "env")], ids=".".join)
@@ -301,6 +366,13 @@ class TestOptions:
         assert kinds(recorder) == BOTH_TRACKS
 
     @pytest.mark.usefixtures("recorder")
+    def test_dependencies_that_are_not_known_yet_are_refused_by_component(self) -> None:
+        opts = pulumi.ResourceOptions(depends_on=pulumi.Output.from_input([]))
+
+        with pytest.raises(pulumi.RunError, match=f"^CanaryService {NAME}: depends_on takes resources, not outputs"):
+            run(lambda: service(opts=opts))
+
+    @pytest.mark.usefixtures("recorder")
     @pytest.mark.parametrize("place", ["provider", "providers", "parent"])
     def test_a_provider_of_the_program_is_refused(self, place: str) -> None:
         def program() -> None:
@@ -315,12 +387,50 @@ class TestOptions:
             run(program)
 
     def test_a_cluster_that_the_inputs_name_is_the_one_that_is_compared_and_changed(self, recorder: Recorder) -> None:
-        run(lambda: service(kubeconfig=pulumi.Output.secret("apiVersion: v1"), context="other"))
+        run(lambda: service(kubeconfig=pulumi.Output.secret(KUBECONFIG), context="other"))
 
-        assert connected == [{"kubeconfig": "apiVersion: v1", "context": "other"}]
+        assert connected == [{"kubeconfig": KUBECONFIG, "context": "other"}]
         provider = recorder.registered["kubernetes", f"{NAME}-kubernetes"]
         assert provider["context"] == "other"
-        assert "apiVersion" not in str(provider["kubeconfig"]) or SECRET_MARK in provider["kubeconfig"]
+        assert "hunter2" not in str(provider["kubeconfig"]) or SECRET_MARK in provider["kubeconfig"]
+
+    @pytest.mark.parametrize(
+        ("inputs", "message"),
+        [
+            ({"kubeconfig": KUBECONFIG, "context": "nope"}, "kubeconfig, context: .*Context 'nope' not found"),
+            ({"kubeconfig": "/no/such/file"}, "kubeconfig: .*the given kubeconfig, which is no file"),
+            ({"kubeconfig": {"clusters": ["hunter2"]}}, r"kubeconfig = \(of type dict\)\n    allowed: text"),
+            ({"context": 5}, r"context = \(of type int\)\n    allowed: text"),
+        ],
+    )
+    def test_inputs_that_lead_to_no_cluster_are_refused_in_a_preview_too(
+        self, recorder: Recorder, inputs: dict[str, Any], message: str
+    ) -> None:
+        pulumi.runtime.set_mocks(recorder, project="shop", stack="test", preview=True)
+
+        with pytest.raises(pulumi.RunError, match=rf"^CanaryService {NAME}: (.*\n  )?{message}") as caught:
+            run(lambda: service(**inputs))
+
+        assert "hunter2" not in str(caught.value)
+        assert kinds(recorder) == set()
+
+    def test_a_kubeconfig_that_another_resource_makes_may_come_with_the_update(
+        self, recorder: Recorder, told: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def missing(_: object) -> None:
+            raise ClusterError("no cluster to talk to")
+
+        monkeypatch.setattr("canary_service.rollout.update.connect", missing)
+        pulumi.runtime.set_mocks(recorder, project="shop", stack="test", preview=True)
+
+        def program() -> None:
+            made = pulumi.CustomResource("command:local:Command", "cluster", {})
+            service(kubeconfig=made.urn.apply(lambda _: "./kubeconfig"))
+
+        run(program)
+
+        assert kinds(recorder) == BOTH_TRACKS
+        assert told[0].startswith("no cluster to talk to. What is in force is not known")
 
     def test_without_one_it_is_that_of_the_default_provider(self, recorder: Recorder) -> None:
         pulumi.runtime.set_all_config({"kubernetes:context": "default", "shop:x": "1"}, [])
