@@ -1,9 +1,9 @@
 """What is wrong with the inputs of a component: checked as a stack's configuration is, told by the names of inputs."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from pydantic.fields import FieldInfo
 
@@ -12,9 +12,14 @@ from canary_service.components.fields import CONNECTION, OF_PODS, OF_SERVICE, OF
 from canary_service.components.inputs import Known
 from canary_service.config.loader import ConfigError, Location, Problem, dotted, load, unknown_key
 from canary_service.config.settings import Settings
+from canary_service.workload.live import LiveService
 
 _SERVICE: Final = re.compile(r'\bservices(\.[A-Za-z0-9_-]+|\["([^"\\]|\\.)*"\])\.?')
 """How the path of a service's keys begins in a stack's configuration."""
+
+
+_STAND_INS: Final[Mapping[Location, str | int]] = {("image",): "x", ("canary", "image"): "x", ("canary", "weight"): 0}
+"""What a cluster can be read without, by path in a service: values that do for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,41 @@ class Inputs:
         if problems:
             raise ConfigError(problems)
         return None if self.unknown else settings
+
+    def in_force(self, read: Callable[[Settings], Mapping[str, LiveService]]) -> "Inputs | None":
+        """Return the inputs with images and weights that are in force in place of those that are not known.
+
+        `read` tells what there is of the services. None where something else is not known, or no such image is there.
+
+        Raises:
+            ConfigError: with every problem there is.
+        """
+        stand_ins = {location: _STAND_INS.get(_of_service(location)) for location in self.unknown}
+        if None in stand_ins.values():
+            return None
+        settings = self._with(stand_ins).settings()
+        if settings is None:
+            return None
+        live = read(settings)
+        found: dict[Location, Any] = {}
+        for location in self.unknown:
+            service = live[next(iter(settings.services)) if self.one else str(location[1])]
+            match _of_service(location):
+                case ("image",):
+                    found[location] = service.stable_image
+                case ("canary", "image"):
+                    found[location] = service.canary_image
+                case _:
+                    found[location] = service.weight
+        return None if None in found.values() else self._with(found)
+
+    def _with(self, values: Mapping[Location, Any]) -> "Inputs":
+        """Return the inputs with these values, which were not known."""
+        made: Any = self.given.values
+        for location, value in values.items():
+            made = _replaced(made, location, value)
+        unknown = [location for location in self.given.unknown if location not in values]
+        return replace(self, given=replace(self.given, values=made, unknown=unknown))
 
     def named(self, problem: Problem) -> Problem:
         """Return a problem of a configuration by the names of inputs: those of one service are in no map."""
@@ -107,9 +147,20 @@ def _is_about(key: str, other: str) -> bool:
     return key == other or key.startswith((f"{other}.", f"{other}[")) or other.startswith((f"{key}.", f"{key}["))
 
 
+def _replaced(value: Any, location: Location, new: object) -> Any:  # noqa: ANN401 - a value of any type that inputs have
+    if not location:
+        return new
+    key, *rest = location
+    return {**value, key: _replaced(value[key], tuple(rest), new)}
+
+
+def _of_service(location: Location) -> Location:
+    return location[2:] if location[:1] == ("services",) else location
+
+
 def _in_service(location: Location) -> Location:
     """Return the path of an input inside its service or its canary."""
-    inside = location[2:] if location[:1] == ("services",) else location
+    inside = _of_service(location)
     return inside[1:] if inside[:1] == ("canary",) else inside
 
 

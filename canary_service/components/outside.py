@@ -4,6 +4,7 @@ Their inputs are called as in the stack configuration (docs/reference.md), and c
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -23,7 +24,7 @@ from canary_service.components.kubernetes_object import provider_version
 from canary_service.config.loader import ConfigError, Problem, dotted
 from canary_service.config.settings import Settings
 from canary_service.rollout.guards import RefusedError
-from canary_service.rollout.update import Update
+from canary_service.rollout.update import Update, observed
 
 
 class InputError(pulumi.RunError):
@@ -113,10 +114,15 @@ def _when_known(
             raise InputError(_label(component), error.problems) from None
         if settings:
             return make(inputs, settings)
-        names = ", ".join(map(dotted, inputs.unknown)) or "all inputs"
+        names = f"not known before the update: {', '.join(map(dotted, inputs.unknown)) or 'all inputs'}"
+        if in_force := _in_force(inputs):
+            with suppress(InputError):  # which what becomes known may mend
+                make(*in_force)
+                pulumi.log.warn(f"{names}. This preview takes what is in force for it", component)
+                return UNKNOWN
         pulumi.log.warn(
-            f"not known before the update: {names}. What the update does to this component is neither compared with "
-            "the cluster nor shown; what is there of it stays, although this preview deletes it",
+            f"{names}. What the update does to this component is neither compared with the cluster nor shown; what is "
+            "there of it stays, although this preview deletes it",
             component,
         )
         component.register_outputs({})
@@ -148,6 +154,17 @@ def _update(
     except ClusterError as error:
         by = f"{', '.join(connection)}: " if connection else ""
         raise pulumi.RunError(f"{label}: {by}{error}") from None
+
+
+def _in_force(inputs: Inputs) -> tuple[Inputs, Settings] | None:
+    """Return inputs in which what is in force stands for what is not known, where that can be."""
+    provider = _connection(inputs.given) or configuration("kubernetes")
+    try:
+        found = inputs.in_force(lambda settings: observed(settings, provider, namespace_follows=True).live)
+        settings = found.settings() if found else None
+    except (ClusterError, ConfigError):
+        return None
+    return (found, settings) if found and settings else None
 
 
 def _label(component: KubernetesComponent) -> str:

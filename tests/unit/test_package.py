@@ -254,6 +254,52 @@ def test_a_preview_that_does_not_know_an_input_says_so_and_goes_on(
     assert found == []
 
 
+@pytest.mark.parametrize("unknown", ["image", "canary.image", "canary.weight"])
+@pytest.mark.parametrize("make", [service, stack])
+def test_a_preview_takes_what_is_in_force_for_an_image_or_weight_that_is_not_known(
+    recorder: Recorder,
+    told: list[str],
+    make: Any,  # noqa: ANN401 - a function that makes a component
+    unknown: str,
+) -> None:
+    pulumi.runtime.set_mocks(recorder, project="shop", stack="test", preview=True)
+    EmptyCluster.live = {NAME: running(35)}
+    found: list[object] = []
+    inputs: dict[str, Any] = SERVICE | {"canary": CANARY | {"weight": 35}}
+    if unknown == "image":
+        inputs["image"] = never_known()
+    else:
+        inputs["canary"][unknown.removeprefix("canary.")] = never_known()
+
+    def program() -> None:
+        made: Any = make(**inputs) if make is service else make(services={NAME: inputs})
+        (made.tracks if make is service else made.services).apply(found.append)
+
+    run(program)
+
+    (message,) = [each for each in told if each.startswith("not known")]
+    assert re.fullmatch(rf"not known before the update: (services\.{NAME}\.)?{unknown}\. This .*", message)
+    prefix = "" if make is service else "shop-"
+    assert {name for kind, name in recorder.registered if kind == "Deployment"} == {
+        prefix + NAME,
+        f"{prefix}{NAME}-canary",
+    }
+    annotations = recorder.registered["Ingress", f"{prefix}{NAME}-canary"]["metadata"]["annotations"]
+    assert annotations["nginx.ingress.kubernetes.io/canary-weight"] == "35"
+    assert found == []
+
+
+@pytest.mark.usefixtures("recorder")
+def test_a_preview_does_not_refuse_what_the_unknown_may_mend(recorder: Recorder, told: list[str]) -> None:
+    pulumi.runtime.set_mocks(recorder, project="shop", stack="test", preview=True)
+    EmptyCluster.live = {NAME: running(20)}
+
+    run(lambda: service(canary={"image": "another:9", "weight": never_known()}))
+
+    assert "what is there of it stays, although this preview deletes it" in told[0]
+    assert kinds(recorder) == set()
+
+
 def test_a_null_that_a_resource_gives_in_a_preview_is_not_known(recorder: Recorder, told: list[str]) -> None:
     pulumi.runtime.set_mocks(recorder, project="shop", stack="test", preview=True)
 
