@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from collections.abc import Iterator
+from importlib.metadata import version
 
 import pytest
 from lightkube import Client
@@ -171,6 +172,52 @@ def test_pods_that_do_not_become_ready_are_told_with_their_own_reasons(
         stack.up()
 
     assert weights(cluster, namespace) == {}
+
+
+WITH_AN_IMAGE_OF_ANOTHER_RESOURCE = """
+image = "registry.example/app:2.0"
+if config.get_bool("built"):
+    manifest = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "built", "namespace": config.require("namespace")},
+    }
+    options = pulumi.ResourceOptions(version="VERSION")
+    built = pulumi.CustomResource("kubernetes:core/v1:ConfigMap", "built", manifest, options)
+    image = built.id.apply(lambda _: "registry.example/app:2.0")
+CanaryService(
+    "checkout",
+    {
+        "namespace": config.require("namespace"),
+        "host": "shop.example",
+        "path": "/checkout",
+        "port": 8080,
+        "image": "registry.example/app:1.0",
+        "context": config.get("context"),
+        "canary": {"image": image, "weight": 20},
+    },
+)
+""".replace("VERSION", version("pulumi-kubernetes"))
+
+
+def test_a_preview_shows_a_service_whose_image_another_resource_will_give_and_refuses_a_context_that_is_not_there(
+    elsewhere: Elsewhere, cluster: Client, namespace: str
+) -> None:
+    stack = by_token(elsewhere, f"unknown-{namespace}", WITH_AN_IMAGE_OF_ANOTHER_RESOURCE)
+    stack.set("namespace", namespace)
+    stack.up()
+
+    stack.set("built", "true")
+    shown = stack.run("preview")
+    assert "not known before the update: canary.image. This preview takes what is in force for it" in shown
+    assert "1 to create" in shown
+    assert "to delete" not in shown
+    stack.up()
+    assert weights(cluster, namespace) == {"checkout-canary": "20"}
+
+    stack.set("context", "nowhere")
+    with pytest.raises(StackError, match="Context 'nowhere' not found"):
+        stack.run("preview")
 
 
 FROM_CONFIG = """
