@@ -5,6 +5,7 @@ Their inputs are called as in the stack configuration (docs/reference.md), and c
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import pulumi
@@ -15,6 +16,7 @@ from canary_service.components import canary_service
 from canary_service.components.arguments import CanaryServiceInputs, CanaryStackInputs
 from canary_service.components.declaration import Place, configuration, declare, prepare, service_args
 from canary_service.components.fields import CONNECTION, OF_PODS, OF_STACK
+from canary_service.components.identity import Identity, identities, identity_at_once
 from canary_service.components.inputs import Known, is_plain, known, plain
 from canary_service.components.kubernetes_component import KubernetesComponent
 from canary_service.components.kubernetes_object import provider_version
@@ -33,7 +35,7 @@ class InputError(pulumi.RunError):
         self.problems = tuple(problems)
         lines = "".join(f"\n  {each.key} = {each.value}\n    {_told(each)}" for each in problems)
         count = "1 input" if len(problems) == 1 else f"{len(problems)} inputs"
-        super().__init__(f"{component}: {count} cannot be used; nothing was changed.{lines}")
+        super().__init__(f"{component}: {count} cannot be used; nothing of it was changed.{lines}")
 
 
 def _told(problem: Problem) -> str:
@@ -57,10 +59,12 @@ class CanaryService(canary_service.CanaryService):
 
     def __init__(self, name: str, args: CanaryServiceInputs, opts: pulumi.ResourceOptions | None = None) -> None:
         KubernetesComponent.__init__(self, "CanaryService", name, opts=opts)
-        made = _when_known(self, args, lambda given: self._made(name, given, _dependencies(opts)))
+        made = _when_known(self, args, opts, partial(self._made, name, _dependencies(opts)))
         self.url, self.tracks = made["url"], made["tracks"]
 
-    def _made(self, name: str, given: Known, after: Sequence[pulumi.Resource]) -> dict[str, Any]:
+    def _made(
+        self, name: str, after: Sequence[pulumi.Resource], components: Sequence[Identity], given: Known
+    ) -> dict[str, Any]:
         service = given.values.get("serviceName", name)
         own = {key: value for key, value in given.values.items() if key not in (*CONNECTION, "serviceName", "maxStep")}
         raw = {key: own.pop(key) for key in OF_STACK if key in own} | {"services": {service: own}}
@@ -70,11 +74,10 @@ class CanaryService(canary_service.CanaryService):
         def in_configuration(location: Location) -> Location:
             return ("services", service, *location) if location[0] in own else location
 
-        update = _update(self, raw, given, in_configuration, after)
+        update = _update(self, raw, given, in_configuration, after, components=components)
         self._kubernetes = _provider(self, name, given)
         secret = any(location[0] in own for location in given.secret)
-        prefix = "" if service == name else f"{name}-"
-        args = service_args(update, service, secret=secret, prefix=prefix)
+        args = service_args(update, service, secret=secret, components=components)
         self._declare(service, args, [*after, *given.resources])
         tracks = {track: self.state[track] for track in ("stable", "canary") if track in self.state}
         return {"url": self.url, "tracks": tracks}
@@ -91,13 +94,15 @@ class CanaryStack(KubernetesComponent):
 
     def __init__(self, name: str, args: CanaryStackInputs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("CanaryStack", name, opts=opts)
-        made = _when_known(self, args, lambda given: self._made(name, given, _dependencies(opts)))
+        made = _when_known(self, args, opts, partial(self._made, name, _dependencies(opts)))
         self.services = made["services"]
 
-    def _made(self, name: str, given: Known, after: Sequence[pulumi.Resource]) -> dict[str, Any]:
+    def _made(
+        self, name: str, after: Sequence[pulumi.Resource], components: Sequence[Identity], given: Known
+    ) -> dict[str, Any]:
         raw = {key: value for key, value in given.values.items() if key not in CONNECTION}
-        update = _update(self, raw, given, lambda location: location, after)
-        place = Place(self, name, _provider(self, name, given), [*after, *given.resources])
+        update = _update(self, raw, given, lambda location: location, after, components=components)
+        place = Place(self, components, _provider(self, name, given), [*after, *given.resources])
         secret = {str(location[1]) for location in given.secret if location[0] == "services"}
         made = declare(update, secret, place)
         self.register_outputs({})
@@ -105,18 +110,22 @@ class CanaryStack(KubernetesComponent):
 
 
 def _when_known(
-    component: KubernetesComponent, args: Mapping[str, Any], make: Callable[[Known], dict[str, Any]]
+    component: KubernetesComponent,
+    args: Mapping[str, Any],
+    opts: pulumi.ResourceOptions | None,
+    make: Callable[[Sequence[Identity], Known], dict[str, Any]],
 ) -> pulumi.Output[dict[str, Any]]:
-    """Make what a component consists of: at once, or when the outputs among its inputs are known."""
+    """Make what a component consists of: at once, or when the outputs among its inputs and its parents are known."""
     # Not later than it must be: what depends on a component waits for those children that it has by then.
-    if is_plain(args):
-        return pulumi.Output.from_input(make(plain(args)))
+    identity = identity_at_once(component, opts)
+    if identity and is_plain(args):
+        return pulumi.Output.from_input(make(identity, plain(args)))
 
     async def made() -> Any:  # noqa: ANN401 - UNKNOWN stands for a value of any type
         given = await known(args)
         unknown = [location for location in given.unknown if not _is_text_for_pods(location)]
         if not unknown:
-            return make(given)
+            return make(identity or await identities(component, opts), given)
         names = ", ".join(map(dotted, unknown))
         pulumi.log.warn(
             f"not known before the update: {names}. What the update does to this component is neither checked nor "
@@ -129,12 +138,14 @@ def _when_known(
     return pulumi.Output.from_input(made())
 
 
-def _update(
+def _update(  # noqa: PLR0913 - a component, and what it is given
     component: KubernetesComponent,
     raw: Mapping[str, Any],
     given: Known,
     in_configuration: Callable[[Location], Location],
     after: Sequence[pulumi.Resource],
+    *,
+    components: Sequence[Identity],
 ) -> Update:
     label = f"{type(component).__name__} {component.pulumi_resource_name}"
     if component.get_provider("kubernetes:core/v1:Service"):
@@ -146,7 +157,8 @@ def _update(
     follows = bool(after) or ("namespace",) in given.sources
     try:
         _check_secret(given.secret)
-        return prepare(load(raw, secret), _connection(given) or configuration("kubernetes"), namespace_follows=follows)
+        provider = _connection(given) or configuration("kubernetes")
+        return prepare(load(raw, secret), provider, components, namespace_follows=follows)
     except (ConfigError, RefusedError) as error:
         # A component with one service has no map of them.
         keys = (lambda key: key) if "services" in given.values else _of_one_service
