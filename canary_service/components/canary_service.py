@@ -204,7 +204,10 @@ class CanaryService(KubernetesComponent):
             return manifest | {"data": pulumi.Output.secret(manifest["data"])}
         if manifest["kind"] == "Deployment" and self._args.secret:
             template = manifest["spec"]["template"]
-            hidden = template | {"spec": pulumi.Output.secret(template["spec"])}
+            # Annotations and labels hold no secret but what a patch brings in.
+            patched = "metadata" in self._settings.services[self._service].pod_template_patch
+            secret = pulumi.Output.secret
+            hidden = secret(template) if patched else template | {"spec": secret(template["spec"])}
             return manifest | {"spec": manifest["spec"] | {"template": hidden}}
         return manifest
 

@@ -177,7 +177,7 @@ def _jumps(settings: Settings, live: Mapping[str, LiveService]) -> Iterator[Prob
 def _foreign(settings: Settings, name: str, owner: str) -> Problem:
     return Problem(
         f"services.{name}",
-        "(a service)",
+        name,
         f"a service that no other stack has in namespace {settings.namespace}: its objects belong to stack {owner}",
         f"pulumi config set namespace {settings.namespace}-{owner.rpartition('/')[2]}-2",
     )
@@ -281,7 +281,7 @@ def _takeover(settings: Settings, name: str, live: LiveService) -> Iterator[Prob
         if deployment and dict(deployment.selector) != wanted:
             yield Problem(
                 f"services.{name}",
-                "(a service)",
+                name,
                 f"a service whose Deployments can be made: the {track} one that is there selects "
                 f"{_written(deployment.selector)} instead of {_written(wanted)}, and a selector cannot be changed",
                 f"take it over without losing a request: {TAKEOVER_GUIDE}",
@@ -290,7 +290,7 @@ def _takeover(settings: Settings, name: str, live: LiveService) -> Iterator[Prob
         wanted = selector(settings.app_label_of(name, Track.STABLE), Track.STABLE)
         yield Problem(
             f"services.{name}",
-            "(a service)",
+            name,
             f"a service with ready pods: Service {name} leads to pods with {_written(live.selector or {})}, and none "
             f"of them has {_written(wanted)}",
             f"take it over without losing a request: {TAKEOVER_GUIDE}",

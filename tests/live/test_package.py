@@ -143,7 +143,7 @@ def test_services_of_the_package_are_made_at_once_and_one_that_is_refused_tells_
     stack.set("search", "99")
     with pytest.raises(StackError) as caught:
         stack.up()
-    assert "CanaryService search: 1 input cannot be used; nothing was changed." in str(caught.value)
+    assert "CanaryService search: 1 input cannot be used; nothing of it was changed." in str(caught.value)
     assert "canary.weight = 99\n        allowed: at most 55 now" in str(caught.value)
     assert SECRET not in str(caught.value)
     assert weights(cluster, namespace)["search-canary"] == "5"

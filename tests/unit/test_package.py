@@ -171,6 +171,27 @@ def test_a_secret_of_one_service_of_a_stack_hides_the_pods_of_that_one(recorder:
     assert SECRET_MARK not in recorder.registered["Deployment", "shop-other"]["spec"]
 
 
+def test_a_secret_that_a_patch_brings_into_the_annotations_of_pods_is_hidden_with_them(
+    recorder: Recorder,  # noqa: ARG001 - installs the mock
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    templates: list[Any] = []
+    make = KubernetesObject.__init__
+
+    def noted(self: KubernetesObject, manifest: Any, opts: pulumi.ResourceOptions, **own: Any) -> None:  # noqa: ANN401 - a manifest
+        if manifest["kind"] == "Deployment":
+            templates.append(manifest["spec"]["template"])
+        make(self, manifest, opts, **own)
+
+    monkeypatch.setattr(KubernetesObject, "__init__", noted)
+    patch = {"metadata": {"annotations": {"shop.example/token": pulumi.Output.secret("hunter2")}}}
+
+    run(lambda: service(podTemplatePatch=patch))
+
+    assert len(templates) == 2
+    assert all(isinstance(each, pulumi.Output) for each in templates)
+
+
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
@@ -180,6 +201,7 @@ def test_a_secret_of_one_service_of_a_stack_hides_the_pods_of_that_one(recorder:
         ({"serviceName": "Auth"}, "serviceName = Auth"),
         ({"imagee": "x"}, "imagee = x\n    allowed: no such key; did you mean image?"),
         ({"maxStep": 0}, "maxStep = 0"),
+        ({"weight": 5}, "nothing of it was changed.\n  weight = 5"),
         ({"canary": pulumi.Output.secret}, "canary = (secret)"),
         ({"host": pulumi.Output.secret}, "host = (secret)\n    allowed: a value that is not secret"),
         ({"env": {"a b": "hunter2"}, "secret": {"data": {"KEY": ["hunter2"]}}}, "secret.data.KEY = (secret)"),
@@ -198,6 +220,14 @@ def test_what_is_wrong_is_told_by_input_and_without_commands_for_another_configu
     assert message in str(caught.value)
     assert "pulumi config" not in str(caught.value)
     assert "hidden.example" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("recorder")
+def test_a_service_of_another_stack_is_named() -> None:
+    EmptyCluster.live = {NAME: replace(running(20), owner="shop/prod")}
+
+    with pytest.raises(pulumi.RunError, match=rf"serviceName = {NAME}\n.*objects belong to stack shop/prod"):
+        run(service)
 
 
 def test_an_update_that_the_project_s_program_refuses_is_refused(recorder: Recorder) -> None:
