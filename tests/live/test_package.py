@@ -61,6 +61,8 @@ def by_token(elsewhere: Elsewhere, name: str, program: str) -> StackCopy:
     source = elsewhere.folder / f"{name}-source"
     shutil.copytree(EXAMPLES / "sdk", source)
     (source / "__main__.py").write_text(REMOTE + program)
+    with (source / "Pulumi.yaml").open("a") as project:
+        project.write("packages: {canary: ../components}\n")
     return elsewhere.project(name, source)
 
 
