@@ -7,7 +7,8 @@ from typing import Any, Final, TypeAlias
 from weakref import WeakKeyDictionary
 
 import pulumi
-from pulumi.runtime.resource import all_aliases
+from pulumi.resource import DependencyResource
+from pulumi.runtime.resource import all_aliases, collapse_alias_to_urn
 
 from canary_service.config.loader import Problem
 from canary_service.config.settings import Settings
@@ -62,8 +63,11 @@ async def identities(component: pulumi.ComponentResource, opts: pulumi.ResourceO
     """Return the identity, then those that the component had, by its own aliases and those of its parents."""
     opts = opts or pulumi.ResourceOptions()
     name, type_ = component.pulumi_resource_name, component.pulumi_resource_type
-    urns = [component.urn, *all_aliases(opts.aliases, name, type_, opts.parent)]
-    found = [str(await pulumi.Output.from_input(urn).future()) for urn in urns]
+    if isinstance(opts.parent, DependencyResource):  # a plugin knows no more of a parent than its URN
+        aliases = [collapse_alias_to_urn(each, name, type_, opts.parent) for each in opts.aliases or ()]
+    else:
+        aliases = list(map(pulumi.Output.from_input, all_aliases(opts.aliases, name, type_, opts.parent)))
+    found = [str(await urn.future()) for urn in (component.urn, *aliases)]
     return tuple(Identity.of_urn(urn) for urn in found if urn.startswith("urn:pulumi:"))
 
 

@@ -12,6 +12,7 @@ import pulumi
 import pytest
 import yaml
 from pulumi.output import UNKNOWN
+from pulumi.resource import DependencyResource
 
 from canary_service.cluster.errors import ClusterError
 from canary_service.components import CanaryService, CanaryStack
@@ -292,6 +293,12 @@ def test_a_preview_shows_a_component_of_which_only_the_text_of_a_variable_is_not
     assert told == []
 
 
+def in_plugin(parent: str, *aliases: pulumi.Alias) -> pulumi.ResourceOptions:
+    """Return the options that a component of a plugin gets."""
+    known = DependencyResource(f"urn:pulumi:test::shop::{parent}")
+    return pulumi.ResourceOptions(parent=known, aliases=aliases, protect=False, retain_on_delete=False)
+
+
 class TestNames:
     """What the engine takes for another resource, it makes anew, and deletes the one that was there and serves."""
 
@@ -390,6 +397,11 @@ class TestNames:
         ("program", "said"),
         [
             (service, None),
+            (lambda: service(opts=in_plugin("pulumi:pulumi:Stack::shop-test")), None),
+            (
+                lambda: service(opts=in_plugin("shop:index:Shop::x", pulumi.Alias(name="old"))),
+                f"shop:index:Shop$canary:index:CanaryService::{NAME}",
+            ),
             (lambda: service("web", serviceName=NAME), "canary:index:CanaryService::web"),
             (stack, "canary:index:CanaryStack::shop"),
         ],
