@@ -17,6 +17,7 @@ from canary_service.components import canary_service
 from canary_service.components.arguments import CanaryServiceInputs, CanaryStackInputs
 from canary_service.components.declaration import Place, configuration, declare, prepare, service_args
 from canary_service.components.fields import CONNECTION, OF_SERVICE
+from canary_service.components.identity import Identity, identities, identity_at_once
 from canary_service.components.input_checks import Inputs
 from canary_service.components.inputs import Known, is_plain, known, plain
 from canary_service.components.kubernetes_component import KubernetesComponent
@@ -34,7 +35,7 @@ class InputError(pulumi.RunError):
         self.problems = tuple(problems)
         lines = "".join(f"\n  {each.key} = {each.value}\n    {_told(each)}" for each in problems)
         count = "1 input" if len(problems) == 1 else f"{len(problems)} inputs"
-        super().__init__(f"{component}: {count} cannot be used; nothing was changed.{lines}")
+        super().__init__(f"{component}: {count} cannot be used; nothing of it was changed.{lines}")
 
 
 def _told(problem: Problem) -> str:
@@ -58,16 +59,22 @@ class CanaryService(canary_service.CanaryService):
 
     def __init__(self, name: str, args: CanaryServiceInputs, opts: pulumi.ResourceOptions | None = None) -> None:
         KubernetesComponent.__init__(self, "CanaryService", name, opts=opts)
-        made = _when_known(self, args, partial(self._made, name, _dependencies(self, opts)), one=name)
+        made = _when_known(self, args, opts, partial(self._made, name, _dependencies(self, opts)), one=name)
         self.url, self.tracks = made["url"], made["tracks"]
 
-    def _made(self, name: str, after: Sequence[pulumi.Resource], inputs: Inputs, settings: Settings) -> dict[str, Any]:
-        update, given = _update(self, inputs, settings, after), inputs.given
+    def _made(
+        self,
+        name: str,
+        after: Sequence[pulumi.Resource],
+        components: Sequence[Identity],
+        inputs: Inputs,
+        settings: Settings,
+    ) -> dict[str, Any]:
+        update, given = _update(self, inputs, settings, components, after), inputs.given
         (service,) = settings.services
         self._kubernetes = _provider(self, name, given)
         secret = any(location[0] in OF_SERVICE for location in given.secret)
-        prefix = "" if service == name else f"{name}-"
-        args = service_args(update, service, secret=secret, prefix=prefix)
+        args = service_args(update, service, secret=secret, components=components)
         self._declare(service, args, [*after, *given.resources])
         tracks = {track: self.state[track] for track in ("stable", "canary") if track in self.state}
         return {"url": self.url, "tracks": tracks}
@@ -84,12 +91,19 @@ class CanaryStack(KubernetesComponent):
 
     def __init__(self, name: str, args: CanaryStackInputs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("CanaryStack", name, opts=opts)
-        made = _when_known(self, args, partial(self._made, name, _dependencies(self, opts)))
+        made = _when_known(self, args, opts, partial(self._made, name, _dependencies(self, opts)))
         self.services = made["services"]
 
-    def _made(self, name: str, after: Sequence[pulumi.Resource], inputs: Inputs, settings: Settings) -> dict[str, Any]:
-        update, given = _update(self, inputs, settings, after), inputs.given
-        place = Place(self, name, _provider(self, name, given), [*after, *given.resources])
+    def _made(
+        self,
+        name: str,
+        after: Sequence[pulumi.Resource],
+        components: Sequence[Identity],
+        inputs: Inputs,
+        settings: Settings,
+    ) -> dict[str, Any]:
+        update, given = _update(self, inputs, settings, components, after), inputs.given
+        place = Place(self, components, _provider(self, name, given), [*after, *given.resources])
         secret = {str(location[1]) for location in given.secret if location[0] == "services"}
         made = declare(update, secret, place)
         self.register_outputs({})
@@ -99,25 +113,26 @@ class CanaryStack(KubernetesComponent):
 def _when_known(
     component: KubernetesComponent,
     args: Mapping[str, Any],
-    make: Callable[[Inputs, Settings], dict[str, Any]],
+    opts: pulumi.ResourceOptions | None,
+    make: Callable[[Sequence[Identity], Inputs, Settings], dict[str, Any]],
     one: str | None = None,
 ) -> pulumi.Output[dict[str, Any]]:
-    """Make what a component consists of: at once, or when the outputs among its inputs are known.
+    """Make what a component consists of: at once, or when the outputs among its inputs and its parents are known.
 
     `one` is the name of the only service, unless the inputs say otherwise.
     """
 
-    def made(inputs: Inputs) -> Any:  # noqa: ANN401 - UNKNOWN stands for a value of any type
+    def made(components: Sequence[Identity], inputs: Inputs) -> Any:  # noqa: ANN401 - UNKNOWN stands for a value of any type
         try:
             settings = inputs.settings()
         except ConfigError as error:
             raise InputError(_label(component), error.problems) from None
         if settings:
-            return make(inputs, settings)
+            return make(components, inputs, settings)
         names = f"not known before the update: {', '.join(map(dotted, inputs.unknown)) or 'all inputs'}"
         if in_force := _in_force(inputs):
             with suppress(InputError):  # which what becomes known may mend
-                make(*in_force)
+                make(components, *in_force)
                 pulumi.log.warn(f"{names}. This preview takes what is in force for it", component)
                 return UNKNOWN
         pulumi.log.warn(
@@ -129,14 +144,22 @@ def _when_known(
         return UNKNOWN
 
     async def made_later() -> Any:  # noqa: ANN401 - likewise
-        return made(Inputs(await known(args), one))
+        inputs = Inputs(await known(args), one)
+        return made(at_once or await identities(component, opts), inputs)
 
     # Not later than it must be: what depends on a component waits for those children that it has by then.
-    return pulumi.Output.from_input(made(Inputs(plain(args), one)) if is_plain(args) else made_later())
+    at_once = identity_at_once(component, opts)
+    if at_once and is_plain(args):
+        return pulumi.Output.from_input(made(at_once, Inputs(plain(args), one)))
+    return pulumi.Output.from_input(made_later())
 
 
 def _update(
-    component: KubernetesComponent, inputs: Inputs, settings: Settings, after: Sequence[pulumi.Resource]
+    component: KubernetesComponent,
+    inputs: Inputs,
+    settings: Settings,
+    components: Sequence[Identity],
+    after: Sequence[pulumi.Resource],
 ) -> Update:
     label, sources, connection = _label(component), inputs.given.sources, _connection(inputs.given)
     if component.get_provider("kubernetes:core/v1:Service"):
@@ -148,7 +171,8 @@ def _update(
     try:
         if connection and not any((key,) in sources for key in connection):
             check(connection)  # what leads nowhere in a preview does not lead anywhere in the update
-        return prepare(settings, connection or configuration("kubernetes"), namespace_follows=follows)
+        provider = connection or configuration("kubernetes")
+        return prepare(settings, provider, components, namespace_follows=follows)
     except RefusedError as error:
         raise InputError(label, list(map(inputs.named, error.problems))) from None
     except ClusterError as error:

@@ -235,7 +235,7 @@ def _contradictions(values: Mapping[str, object], secret: frozenset[Location]) -
         if _map(service.get("canary")) and f"{name}-canary" in services:
             yield Problem(
                 dotted(["services", f"{name}-canary"]),
-                "(a service)",
+                f"{name}-canary",
                 f"another name: the canary of {name} is called {name}-canary",
                 _remove(["services", f"{name}-canary"]),
             )

@@ -5,12 +5,14 @@ import json
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 import pulumi
 import pytest
 import yaml
 from pulumi.output import UNKNOWN
+from pulumi.resource import DependencyResource
 
 from canary_service.cluster.errors import ClusterError
 from canary_service.components import CanaryService, CanaryStack
@@ -24,6 +26,7 @@ CANARY = {"image": "macromind/auth-service:1.5.0", "weight": 20}
 PLACE = {"namespace": "macromind", "host": "macromind.local"}
 INPUTS = PLACE | SERVICE | {"canary": CANARY}
 NAME = "auth-service"
+DEPLOYMENT = "kubernetes:apps/v1:Deployment"
 EXAMPLES = ROOT / "docs/examples/package"
 KUBECONFIG = """
 clusters: [{name: one, cluster: {server: https://one.example}}]
@@ -107,7 +110,7 @@ def test_a_service_tells_where_it_is_and_what_shares_it_has(recorder: Recorder) 
 def test_services_of_one_name_in_two_namespaces_stand_beside_each_other(recorder: Recorder) -> None:
     def program() -> None:
         service()
-        service("auth-eu", serviceName=NAME, namespace="eu")
+        service("auth-eu", serviceName=NAME, namespace="eu", host="eu.local")
 
     run(program)
 
@@ -120,7 +123,7 @@ def test_two_stacks_stand_beside_each_other_and_beside_resources_of_the_program(
     def program() -> None:
         pulumi.CustomResource("kubernetes:core/v1:ConfigMap", NAME, {"data": {"key": "value"}})
         stack()
-        stack("shop-eu", namespace="eu", createNamespace=True)
+        stack("shop-eu", namespace="eu", host="eu.local", createNamespace=True)
 
     run(program)
 
@@ -174,6 +177,27 @@ def test_a_secret_of_one_service_of_a_stack_hides_the_pods_of_that_one(recorder:
     assert SECRET_MARK not in recorder.registered["Deployment", "shop-other"]["spec"]
 
 
+def test_a_secret_that_a_patch_brings_into_the_annotations_of_pods_is_hidden_with_them(
+    recorder: Recorder,  # noqa: ARG001 - installs the mock
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    templates: list[Any] = []
+    make = KubernetesObject.__init__
+
+    def noted(self: KubernetesObject, manifest: Any, opts: pulumi.ResourceOptions, **own: Any) -> None:  # noqa: ANN401 - a manifest
+        if manifest["kind"] == "Deployment":
+            templates.append(manifest["spec"]["template"])
+        make(self, manifest, opts, **own)
+
+    monkeypatch.setattr(KubernetesObject, "__init__", noted)
+    patch = {"metadata": {"annotations": {"shop.example/token": pulumi.Output.secret("hunter2")}}}
+
+    run(lambda: service(podTemplatePatch=patch))
+
+    assert len(templates) == 2
+    assert all(isinstance(each, pulumi.Output) for each in templates)
+
+
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
@@ -188,6 +212,7 @@ def test_a_secret_of_one_service_of_a_stack_hides_the_pods_of_that_one(recorder:
         ({"kubeconfg": "x"}, "allowed: no such key; did you mean kubeconfig?"),
         ({"secert": {"data": {"KEY": "hidden.example"}}}, "secert = (a map or list)"),
         ({"services": {}}, "services = (a map or list)"),
+        ({"weight": 5}, "nothing of it was changed.\n  weight = 5"),
         ({"canary": pulumi.Output.secret}, "canary = (secret)"),
         ({"host": pulumi.Output.secret}, "host = (secret)\n    allowed: a value that is not secret"),
         ({"env": {"a b": "hunter2"}, "secret": {"data": {"KEY": ["hunter2"]}}}, "secret.data.KEY = (secret)"),
@@ -206,6 +231,14 @@ def test_what_is_wrong_is_told_by_input_and_without_commands_for_another_configu
     assert message in str(caught.value)
     assert "pulumi config" not in str(caught.value)
     assert "hidden.example" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("recorder")
+def test_a_service_of_another_stack_is_named() -> None:
+    EmptyCluster.live = {NAME: replace(running(20), owner="shop/prod")}
+
+    with pytest.raises(pulumi.RunError, match=rf"serviceName = {NAME}\n.*objects belong to stack shop/prod"):
+        run(service)
 
 
 def test_an_update_that_the_project_s_program_refuses_is_refused(recorder: Recorder) -> None:
@@ -369,6 +402,181 @@ def test_a_preview_shows_a_component_of_which_only_the_text_of_a_variable_is_not
 
     assert kinds(recorder) == BOTH_TRACKS
     assert told == []
+
+
+def in_plugin(parent: str, *aliases: pulumi.Alias) -> pulumi.ResourceOptions:
+    """Return the options that a component of a plugin gets."""
+    known = DependencyResource(f"urn:pulumi:test::shop::{parent}")
+    return pulumi.ResourceOptions(parent=known, aliases=aliases, protect=False, retain_on_delete=False)
+
+
+class TestNames:
+    """What the engine takes for another resource, it makes anew, and deletes the one that was there and serves."""
+
+    @staticmethod
+    def live(declared_as: str = "") -> None:
+        found = replace(running(20), owner="shop/test", declared_as=frozenset({declared_as}))
+        EmptyCluster.live = {NAME: found}
+
+    @pytest.mark.parametrize("preview", [True, False])
+    @pytest.mark.parametrize(
+        ("was", "program"),
+        [
+            ("", lambda: service("web", serviceName=NAME)),
+            ("canary:index:CanaryService::web", service),
+            ("canary:index:CanaryService::web", lambda: service("web2", serviceName=NAME)),
+            ("", stack),
+            ("canary:index:CanaryStack::old", stack),
+            ("canary:index:CanaryStack::shop", service),
+            ("", lambda: service(opts=pulumi.ResourceOptions(parent=pulumi.ComponentResource("shop:index:Shop", "x")))),
+            (
+                "shop:index:Shop$canary:index:CanaryService::web",
+                lambda: service(image=pulumi.Output.from_input("app:1")),
+            ),
+        ],
+    )
+    def test_what_serves_under_another_name_or_parent_is_not_deleted(
+        self,
+        recorder: Recorder,
+        was: str,
+        program: Any,  # noqa: ANN401 - declares resources
+        preview: bool,  # noqa: FBT001 - a case
+    ) -> None:
+        pulumi.runtime.set_mocks(recorder, project="shop", stack="test", preview=preview)
+        self.live(was)
+
+        with pytest.raises(pulumi.RunError) as caught:
+            run(program)
+
+        component = was or f"canary:index:CanaryService::{NAME}"
+        assert f" = {NAME}\n    allowed: what is declared as it was, as {component}: " in str(caught.value)
+        assert f"or give it the alias urn:pulumi:test::shop::{component}" in str(caught.value)
+        assert kinds(recorder) == set()
+        assert EmptyCluster.lowered == []
+
+    @pytest.mark.parametrize(
+        ("was", "program", "urn"),
+        [
+            (
+                "",
+                lambda opts: service("web", opts, serviceName=NAME),
+                f"canary:index:CanaryService${DEPLOYMENT}::{NAME}",
+            ),
+            (
+                "canary:index:CanaryService::web",
+                lambda opts: service(opts=opts),
+                f"canary:index:CanaryService${DEPLOYMENT}::web-{NAME}",
+            ),
+            (
+                "canary:index:CanaryService::web",
+                lambda opts: stack(opts=opts),
+                f"canary:index:CanaryService${DEPLOYMENT}::web-{NAME}",
+            ),
+            (
+                "shop:index:Shop$canary:index:CanaryStack::old",
+                lambda opts: stack(opts=opts),
+                f"shop:index:Shop$canary:index:CanaryStack$canary:index:CanaryService${DEPLOYMENT}::old-{NAME}",
+            ),
+        ],
+    )
+    def test_an_alias_keeps_the_objects(
+        self,
+        recorder: Recorder,
+        monkeypatch: pytest.MonkeyPatch,
+        was: str,
+        program: Any,  # noqa: ANN401 - declares resources
+        urn: str,
+    ) -> None:
+        self.live(was)
+        aliases: list[Any] = []
+        make = pulumi.CustomResource.__init__
+
+        def noted(self: pulumi.CustomResource, t: str, name: str, props: Any, opts: Any, **own: Any) -> None:  # noqa: ANN401 - as inherited
+            if t == DEPLOYMENT:
+                aliases.extend(opts.aliases)
+            make(self, t, name, props, opts, **own)
+
+        monkeypatch.setattr(pulumi.CustomResource, "__init__", noted)
+        alias = f"urn:pulumi:test::shop::{was or f'canary:index:CanaryService::{NAME}'}"
+
+        run(lambda: program(pulumi.ResourceOptions(aliases=[alias])))
+
+        assert kinds(recorder)
+        assert f"urn:pulumi:test::shop::{urn}" in aliases
+
+    @pytest.mark.parametrize(
+        ("program", "said"),
+        [
+            (service, None),
+            (lambda: service(opts=in_plugin("pulumi:pulumi:Stack::shop-test")), None),
+            (
+                lambda: service(opts=in_plugin("shop:index:Shop::x", pulumi.Alias(name="old"))),
+                f"shop:index:Shop$canary:index:CanaryService::{NAME}",
+            ),
+            (lambda: service("web", serviceName=NAME), "canary:index:CanaryService::web"),
+            (stack, "canary:index:CanaryStack::shop"),
+        ],
+    )
+    def test_objects_say_what_declares_them_and_where_nothing_is_said_it_is_as_in_a_program_by_configuration(
+        self,
+        recorder: Recorder,
+        program: Any,  # noqa: ANN401 - declares resources
+        said: str | None,
+    ) -> None:
+        run(program)
+
+        found = [
+            each for (kind, _), each in recorder.registered.items() if kind in {"Deployment", "Service", "Ingress"}
+        ]
+        assert {each["metadata"]["annotations"].get("canary-service/declared-as") for each in found} == {said}
+        self.live(said or "")
+        run(program)
+
+    @pytest.mark.usefixtures("recorder")
+    @pytest.mark.parametrize(
+        ("second", "message"),
+        [
+            (
+                lambda: service("web", serviceName=NAME, host="other.local"),
+                f"serviceName = {NAME}\n    allowed: a service that nothing else in the program declares",
+            ),
+            (lambda: stack(host="other.local"), f"services.{NAME} = {NAME}\n"),
+            (
+                lambda: service("web", namespace="other"),
+                "path = /api/auth\n    allowed: a path that no other service on this host has",
+            ),
+            (lambda: service("web", path="/api/auth/"), "path = /api/auth/\n"),
+            (lambda: service("web", pathType="Exact"), "path = /api/auth\n"),
+            (
+                lambda: service(f"{NAME}-canary", path="/other", canary=None),
+                f"serviceName = {NAME}-canary\n",
+            ),
+        ],
+    )
+    def test_a_service_and_its_path_are_declared_once(
+        self,
+        second: Any,  # noqa: ANN401 - declares resources
+        message: str,
+    ) -> None:
+        def program() -> None:
+            service()
+            second()
+
+        with pytest.raises(pulumi.RunError) as caught:
+            run(program)
+
+        assert message in str(caught.value)
+        assert f": canary:index:CanaryService::{NAME} ({NAME}) " in str(caught.value)
+
+    def test_other_clusters_and_classes_are_other_places(self, recorder: Recorder) -> None:
+        def program() -> None:
+            service()
+            service("west", serviceName=NAME, kubeconfig=KUBECONFIG, context="other")
+            service("inside", ingressClassName="inside")
+
+        run(program)
+
+        assert len(recorder.of_kind("CanaryService")) == 3
 
 
 class TestOptions:
