@@ -23,7 +23,7 @@ _FILES_OF: Final = {
 
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
-Made = TypeVar("Made", Client, AsyncClient)
+Made = TypeVar("Made", Client, AsyncClient, None)
 
 
 def connect(provider: Mapping[str, str]) -> Client:
@@ -49,6 +49,15 @@ def connect_async(provider: Mapping[str, str]) -> AsyncClient:
         ClusterError: no cluster is configured, or not so that it can be used.
     """
     return _connected(AsyncClient, provider)
+
+
+def check(provider: Mapping[str, str]) -> None:
+    """See whether the provider's configuration leads to a cluster, without talking to it.
+
+    Raises:
+        ClusterError: no cluster is configured, or not so that it can be used.
+    """
+    _connected(lambda *_, **__: None, provider)
 
 
 def _connected(kind: Callable[..., Made], provider: Mapping[str, str]) -> Made:
@@ -82,7 +91,7 @@ def _context(provider: Mapping[str, str]) -> SingleConfig:
 
 def _config(given: str) -> KubeConfig:
     if given and not _is_path(given):
-        return KubeConfig.from_dict(_merged([_mapping(given, "kubernetes:kubeconfig, which is no file,")]))
+        return KubeConfig.from_dict(_merged([_mapping(given, "the given kubeconfig, which is no file,")]))
     files = [given] if given else (os.environ.get("KUBECONFIG") or DEFAULT_KUBECONFIG).split(os.pathsep)
     paths = [path for file in files if file and (path := Path(file).expanduser()).is_file()]
     if paths:

@@ -9,13 +9,14 @@ from typing import Any
 import pulumi
 
 from canary_service.cluster.live_cluster import LiveCluster
+from canary_service.components.identity import Identity
 from canary_service.components.kubernetes_component import KubernetesComponent
 from canary_service.components.kubernetes_object import KubernetesObject
 from canary_service.config.settings import Settings
 from canary_service.routing.router import Manifest
 from canary_service.routing.split import TOTAL_WEIGHT, Track
 from canary_service.workload.labels import object_name
-from canary_service.workload.live import LiveService
+from canary_service.workload.live import LiveService, declared_as
 from canary_service.workload.manifests import (
     autoscaler,
     configurations,
@@ -35,8 +36,8 @@ class CanaryServiceArgs:
     names the application for the `app.kubernetes.io/part-of` label. `secret` hides what runs in the pods (environment,
     commands) from previews and state, because the configuration that holds it is encrypted. `cluster` is where to
     wait for pods; None in a preview that has no cluster. `live` is what it has of the service before the update;
-    `raises` and `lowers` tell what the update does to the canary's weight (`rollout.guards`). `prefix` begins the names
-    of the resources in the program, where those of the objects alone could be those of others.
+    `raises` and `lowers` tell what the update does to the canary's weight (`rollout.guards`). `components` are what a
+    program declares the service as, then what it did: none for its configuration.
     """
 
     settings: Settings
@@ -46,7 +47,11 @@ class CanaryServiceArgs:
     live: LiveService = field(default_factory=LiveService)
     raises: bool = True
     lowers: bool = False
-    prefix: str = ""
+    components: Sequence[Identity] = ()
+
+    def prefix_of(self, name: str) -> str:
+        """Return what begins the names of the resources of a service: alone they could be those of others."""
+        return self.components[0].prefix(name) if self.components else ""
 
 
 class CanaryService(KubernetesComponent):
@@ -71,7 +76,7 @@ class CanaryService(KubernetesComponent):
         opts: pulumi.ResourceOptions | None = None,
         after: Sequence[pulumi.Resource] = (),
     ) -> None:
-        super().__init__("CanaryService", args.prefix + name, args.cluster, opts)
+        super().__init__("CanaryService", args.prefix_of(name) + name, args.cluster, opts)
         self._declare(name, args, after)
 
     def _declare(self, name: str, args: CanaryServiceArgs, after: Sequence[pulumi.Resource]) -> None:
@@ -79,7 +84,9 @@ class CanaryService(KubernetesComponent):
         self._service = name
         self._args = args
         self._cluster = args.cluster
-        self._prefix = args.prefix
+        self._prefix = args.prefix_of(name)
+        self._declared_as = declared_as(str(args.components[0]), name) if args.components else ""
+        self._formerly = [partial(each.urn, name) for each in args.components[1:]]
         self._settings = args.settings
         self._after = after
         tracks = {track: self._workload(track) for track in self._settings.tracks_of(name)}
@@ -197,7 +204,10 @@ class CanaryService(KubernetesComponent):
             return manifest | {"data": pulumi.Output.secret(manifest["data"])}
         if manifest["kind"] == "Deployment" and self._args.secret:
             template = manifest["spec"]["template"]
-            hidden = template | {"spec": pulumi.Output.secret(template["spec"])}
+            # Annotations and labels hold no secret but what a patch brings in.
+            patched = "metadata" in self._settings.services[self._service].pod_template_patch
+            secret = pulumi.Output.secret
+            hidden = secret(template) if patched else template | {"spec": secret(template["spec"])}
             return manifest | {"spec": manifest["spec"] | {"template": hidden}}
         return manifest
 

@@ -9,6 +9,7 @@ from pulumi.runtime.config import CONFIG, is_config_secret
 
 from canary_service.cluster.errors import ClusterError
 from canary_service.components.canary_service import CanaryService, CanaryServiceArgs
+from canary_service.components.identity import Identity, claimed
 from canary_service.components.kubernetes_object import KubernetesObject, annotated
 from canary_service.components.monitoring import Monitoring
 from canary_service.config.loader import ConfigError, load
@@ -42,19 +43,29 @@ def configuration(of: str) -> dict[str, str]:
     return {key.removeprefix(f"{of}:"): value for key, value in CONFIG.get().items() if key.startswith(f"{of}:")}
 
 
-def prepare(settings: Settings, provider: Mapping[str, str], *, namespace_follows: bool = False) -> Update:
+def prepare(
+    settings: Settings,
+    provider: Mapping[str, str],
+    components: Sequence[Identity] = (),
+    *,
+    namespace_follows: bool = False,
+) -> Update:
     """Compare with the cluster, tell of what a reviewer should know, and lower ahead of all else what falls.
 
-    A preview without a cluster goes on unchecked. `provider` is the Kubernetes provider's configuration;
-    `namespace_follows` says that the program itself makes the namespace.
+    A preview without a cluster goes on unchecked. `provider` is the Kubernetes provider's configuration; `components`
+    are what declares the services, then by its aliases what did; `namespace_follows` says that the program itself
+    makes the namespace.
 
     Raises:
         ClusterError: the cluster cannot be asked, or refuses.
         RefusedError: the update would lose requests or surprise users.
     """
+    if components and (problems := claimed(components[0], settings, provider)):
+        raise RefusedError(problems)
     owner = f"{pulumi.get_project()}/{pulumi.get_stack()}"
     try:
-        update = Update.compared(settings, provider, owner, namespace_follows=namespace_follows)
+        declaring = [str(each) for each in components]
+        update = Update.compared(settings, provider, owner, declaring, namespace_follows=namespace_follows)
     except ClusterError as error:
         if not pulumi.runtime.is_dry_run():
             raise
@@ -69,8 +80,8 @@ def prepare(settings: Settings, provider: Mapping[str, str], *, namespace_follow
     return update
 
 
-def service_args(update: Update, name: str, *, secret: bool, prefix: str = "") -> CanaryServiceArgs:
-    """Return what a service of an update is made of; `secret` hides what runs in its pods."""
+def service_args(update: Update, name: str, *, secret: bool, components: Sequence[Identity] = ()) -> CanaryServiceArgs:
+    """Return what a service of an update is made of; `secret` hides what runs in its pods, `components` as above."""
     change = update.changes[name]
     return CanaryServiceArgs(
         update.settings,
@@ -80,26 +91,27 @@ def service_args(update: Update, name: str, *, secret: bool, prefix: str = "") -
         update.live[name],
         raises=change.raises,
         lowers=change.lowers_to is not None and not change.raises,
-        prefix=prefix,
+        components=components,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where in a program the resources of a stack stand: on their own, or inside a component of this name.
+    """Where in a program the resources of a stack stand: on their own, or inside a component.
 
-    They are made after those in `after`, and by the provider that the component has or `kubernetes` is.
+    `identities` are what that is, then by its aliases what it was. The resources are made after those in `after`, and
+    by the provider that the component has or `kubernetes` is.
     """
 
     component: pulumi.ComponentResource | None = None
-    name: str = ""
+    identities: Sequence[Identity] = ()
     kubernetes: pulumi.ProviderResource | None = None
     after: Sequence[pulumi.Resource] = ()
 
     @property
-    def prefix(self) -> str:
-        """What the names of resources begin with, so that two components can have services of one name."""
-        return f"{self.name}-" if self.name else ""
+    def name(self) -> str:
+        """The component's name, empty for none."""
+        return self.identities[0].name if self.identities else ""
 
     @property
     def stack(self) -> str:
@@ -123,10 +135,11 @@ def declare(update: Update, secret: Collection[str] = (), place: Place = ALONE) 
         options = pulumi.ResourceOptions(
             parent=place.component, provider=place.kubernetes, depends_on=before, retain_on_delete=True
         )
-        before.append(KubernetesObject(made, options, prefix=place.prefix))
+        # Two components can have namespaces of one name, in two clusters.
+        before.append(KubernetesObject(made, options, prefix=f"{place.name}-" if place.name else ""))
     services = {}
     for name in update.changes:
-        args = service_args(update, name, secret=name in secret, prefix=place.prefix)
+        args = service_args(update, name, secret=name in secret, components=place.identities)
         services[name] = CanaryService(name, args, place.options(), before)
     watching = monitoring_name(pulumi.get_project(), place.stack)
     Monitoring.where_asked_for(settings, watching, update.cluster, place.options(), before)

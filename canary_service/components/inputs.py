@@ -75,8 +75,10 @@ class _Found:
         if resources := await given.resources():
             self.sources[location] = sorted(resources, key=id)
         value = await given.future(with_unknowns=True)
-        # What is not known at all has no value in which that is said.
-        return await self.value(UNKNOWN if not await given.is_known() and is_plain(value) else value, location)
+        # What is not known at all has no value in which that is said; providers also give null for that in a preview.
+        left_out = value is None and bool(resources) and pulumi.runtime.is_dry_run()
+        is_unknown = left_out or (not await given.is_known() and is_plain(value))
+        return await self.value(UNKNOWN if is_unknown else value, location)
 
 
 def _whole(value: Any) -> Any:  # noqa: ANN401 - likewise

@@ -23,7 +23,9 @@ class KubernetesComponent(pulumi.ComponentResource):
 
     `_cluster` is where they are, None in a preview that has no cluster; `_kubernetes` makes them, None for the one that
     the component has from its parents. `_prefix` begins the names of their resources, where those of the objects alone
-    could be those of others in the program. `_waits` are over when nothing acts on the cluster any more.
+    could be those of others in the program; `_declared_as` is DECLARED_ANNOTATION of the objects, empty for none, and
+    `_formerly` their URNs, by type and name, as what they were declared as before. `_waits` are over when nothing acts
+    on the cluster any more.
     """
 
     def __init__(
@@ -33,6 +35,8 @@ class KubernetesComponent(pulumi.ComponentResource):
         self._cluster = cluster
         self._kubernetes: pulumi.ProviderResource | None = None
         self._prefix = ""
+        self._declared_as = ""
+        self._formerly: Sequence[Callable[[str, str], str]] = ()
         self._waits: list[pulumi.Output[Any]] = []
 
     def _object(  # noqa: PLR0913 - what the engine is told of an object
@@ -45,7 +49,7 @@ class KubernetesComponent(pulumi.ComponentResource):
         retain_on_delete: bool = False,
         other_versions: Sequence[str] = (),
     ) -> KubernetesObject:
-        manifest = annotated(manifest)
+        manifest = annotated(manifest, self._declared_as)
         if self._cluster and self._cluster.lost(manifest):
             # The provider cannot update what is not there, and the engine does not create what its state has.
             if pulumi.runtime.is_dry_run():
@@ -63,6 +67,7 @@ class KubernetesComponent(pulumi.ComponentResource):
             ),
             other_versions=other_versions,
             prefix=self._prefix,
+            formerly=self._formerly,
         )
         self._put_right(manifest, made, scaled="spec.replicas" in ignore_changes)
         return made

@@ -3,27 +3,29 @@
 Their inputs are called as in the stack configuration (docs/reference.md), and checked as that is.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from contextlib import suppress
+from functools import partial
+from typing import Any
 
 import pulumi
 from pulumi.output import UNKNOWN
 
+from canary_service.cluster.connection import check
 from canary_service.cluster.errors import ClusterError
 from canary_service.components import canary_service
 from canary_service.components.arguments import CanaryServiceInputs, CanaryStackInputs
 from canary_service.components.declaration import Place, configuration, declare, prepare, service_args
-from canary_service.components.fields import CONNECTION, OF_PODS, OF_STACK
+from canary_service.components.fields import CONNECTION, OF_SERVICE
+from canary_service.components.identity import Identity, identities, identity_at_once
+from canary_service.components.input_checks import Inputs
 from canary_service.components.inputs import Known, is_plain, known, plain
 from canary_service.components.kubernetes_component import KubernetesComponent
 from canary_service.components.kubernetes_object import provider_version
-from canary_service.config.loader import ConfigError, Location, Problem, dotted, load
+from canary_service.config.loader import ConfigError, Problem, dotted
+from canary_service.config.settings import Settings
 from canary_service.rollout.guards import RefusedError
-from canary_service.rollout.update import Update
-
-_SERVICE: Final = re.compile(r'services(\.[A-Za-z0-9_-]+|\["[^]]*"\])')
-"""How the path of a service's keys begins in a stack's configuration."""
+from canary_service.rollout.update import Update, observed
 
 
 class InputError(pulumi.RunError):
@@ -33,7 +35,7 @@ class InputError(pulumi.RunError):
         self.problems = tuple(problems)
         lines = "".join(f"\n  {each.key} = {each.value}\n    {_told(each)}" for each in problems)
         count = "1 input" if len(problems) == 1 else f"{len(problems)} inputs"
-        super().__init__(f"{component}: {count} cannot be used; nothing was changed.{lines}")
+        super().__init__(f"{component}: {count} cannot be used; nothing of it was changed.{lines}")
 
 
 def _told(problem: Problem) -> str:
@@ -57,24 +59,22 @@ class CanaryService(canary_service.CanaryService):
 
     def __init__(self, name: str, args: CanaryServiceInputs, opts: pulumi.ResourceOptions | None = None) -> None:
         KubernetesComponent.__init__(self, "CanaryService", name, opts=opts)
-        made = _when_known(self, args, lambda given: self._made(name, given, _dependencies(opts)))
+        made = _when_known(self, args, opts, partial(self._made, name, _dependencies(self, opts)), one=name)
         self.url, self.tracks = made["url"], made["tracks"]
 
-    def _made(self, name: str, given: Known, after: Sequence[pulumi.Resource]) -> dict[str, Any]:
-        service = given.values.get("serviceName", name)
-        own = {key: value for key, value in given.values.items() if key not in (*CONNECTION, "serviceName", "maxStep")}
-        raw = {key: own.pop(key) for key in OF_STACK if key in own} | {"services": {service: own}}
-        if "maxStep" in given.values:
-            raw["rollout"] = {"maxStep": given.values["maxStep"]}
-
-        def in_configuration(location: Location) -> Location:
-            return ("services", service, *location) if location[0] in own else location
-
-        update = _update(self, raw, given, in_configuration, after)
+    def _made(
+        self,
+        name: str,
+        after: Sequence[pulumi.Resource],
+        components: Sequence[Identity],
+        inputs: Inputs,
+        settings: Settings,
+    ) -> dict[str, Any]:
+        update, given = _update(self, inputs, settings, components, after), inputs.given
+        (service,) = settings.services
         self._kubernetes = _provider(self, name, given)
-        secret = any(location[0] in own for location in given.secret)
-        prefix = "" if service == name else f"{name}-"
-        args = service_args(update, service, secret=secret, prefix=prefix)
+        secret = any(location[0] in OF_SERVICE for location in given.secret)
+        args = service_args(update, service, secret=secret, components=components)
         self._declare(service, args, [*after, *given.resources])
         tracks = {track: self.state[track] for track in ("stable", "canary") if track in self.state}
         return {"url": self.url, "tracks": tracks}
@@ -91,13 +91,19 @@ class CanaryStack(KubernetesComponent):
 
     def __init__(self, name: str, args: CanaryStackInputs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("CanaryStack", name, opts=opts)
-        made = _when_known(self, args, lambda given: self._made(name, given, _dependencies(opts)))
+        made = _when_known(self, args, opts, partial(self._made, name, _dependencies(self, opts)))
         self.services = made["services"]
 
-    def _made(self, name: str, given: Known, after: Sequence[pulumi.Resource]) -> dict[str, Any]:
-        raw = {key: value for key, value in given.values.items() if key not in CONNECTION}
-        update = _update(self, raw, given, lambda location: location, after)
-        place = Place(self, name, _provider(self, name, given), [*after, *given.resources])
+    def _made(
+        self,
+        name: str,
+        after: Sequence[pulumi.Resource],
+        components: Sequence[Identity],
+        inputs: Inputs,
+        settings: Settings,
+    ) -> dict[str, Any]:
+        update, given = _update(self, inputs, settings, components, after), inputs.given
+        place = Place(self, components, _provider(self, name, given), [*after, *given.resources])
         secret = {str(location[1]) for location in given.secret if location[0] == "services"}
         made = declare(update, secret, place)
         self.register_outputs({})
@@ -105,83 +111,88 @@ class CanaryStack(KubernetesComponent):
 
 
 def _when_known(
-    component: KubernetesComponent, args: Mapping[str, Any], make: Callable[[Known], dict[str, Any]]
+    component: KubernetesComponent,
+    args: Mapping[str, Any],
+    opts: pulumi.ResourceOptions | None,
+    make: Callable[[Sequence[Identity], Inputs, Settings], dict[str, Any]],
+    one: str | None = None,
 ) -> pulumi.Output[dict[str, Any]]:
-    """Make what a component consists of: at once, or when the outputs among its inputs are known."""
-    # Not later than it must be: what depends on a component waits for those children that it has by then.
-    if is_plain(args):
-        return pulumi.Output.from_input(make(plain(args)))
+    """Make what a component consists of: at once, or when the outputs among its inputs and its parents are known.
 
-    async def made() -> Any:  # noqa: ANN401 - UNKNOWN stands for a value of any type
-        given = await known(args)
-        unknown = [location for location in given.unknown if not _is_text_for_pods(location)]
-        if not unknown:
-            return make(given)
-        names = ", ".join(map(dotted, unknown))
+    `one` is the name of the only service, unless the inputs say otherwise.
+    """
+
+    def made(components: Sequence[Identity], inputs: Inputs) -> Any:  # noqa: ANN401 - UNKNOWN stands for a value of any type
+        try:
+            settings = inputs.settings()
+        except ConfigError as error:
+            raise InputError(_label(component), error.problems) from None
+        if settings:
+            return make(components, inputs, settings)
+        names = f"not known before the update: {', '.join(map(dotted, inputs.unknown)) or 'all inputs'}"
+        if in_force := _in_force(inputs):
+            with suppress(InputError):  # which what becomes known may mend
+                make(components, *in_force)
+                pulumi.log.warn(f"{names}. This preview takes what is in force for it", component)
+                return UNKNOWN
         pulumi.log.warn(
-            f"not known before the update: {names}. What the update does to this component is neither checked nor "
-            "shown; what is there of it stays, although this preview deletes it",
+            f"{names}. What the update does to this component is neither compared with the cluster nor shown; what is "
+            "there of it stays, although this preview deletes it",
             component,
         )
         component.register_outputs({})
         return UNKNOWN
 
-    return pulumi.Output.from_input(made())
+    async def made_later() -> Any:  # noqa: ANN401 - likewise
+        inputs = Inputs(await known(args), one)
+        return made(at_once or await identities(component, opts), inputs)
+
+    # Not later than it must be: what depends on a component waits for those children that it has by then.
+    at_once = identity_at_once(component, opts)
+    if at_once and is_plain(args):
+        return pulumi.Output.from_input(made(at_once, Inputs(plain(args), one)))
+    return pulumi.Output.from_input(made_later())
 
 
 def _update(
     component: KubernetesComponent,
-    raw: Mapping[str, Any],
-    given: Known,
-    in_configuration: Callable[[Location], Location],
+    inputs: Inputs,
+    settings: Settings,
+    components: Sequence[Identity],
     after: Sequence[pulumi.Resource],
 ) -> Update:
-    label = f"{type(component).__name__} {component.pulumi_resource_name}"
+    label, sources, connection = _label(component), inputs.given.sources, _connection(inputs.given)
     if component.get_provider("kubernetes:core/v1:Service"):
         raise pulumi.RunError(
             f"{label}: a Kubernetes provider of the program cannot be used: it does not tell which cluster it leads "
             "to, and an update is compared with what is in force there. Give the inputs kubeconfig or context instead"
         )
-    secret = [in_configuration(location) for location in given.secret]
-    follows = bool(after) or ("namespace",) in given.sources
+    follows = bool(after) or ("namespace",) in sources
     try:
-        _check_secret(given.secret)
-        return prepare(load(raw, secret), _connection(given) or configuration("kubernetes"), namespace_follows=follows)
-    except (ConfigError, RefusedError) as error:
-        # A component with one service has no map of them.
-        keys = (lambda key: key) if "services" in given.values else _of_one_service
-        problems = [Problem(keys(each.key), each.value, each.allowed, each.fix) for each in error.problems]
-        raise InputError(label, problems) from None
+        if connection and not any((key,) in sources for key in connection):
+            check(connection)  # what leads nowhere in a preview does not lead anywhere in the update
+        provider = connection or configuration("kubernetes")
+        return prepare(settings, provider, components, namespace_follows=follows)
+    except RefusedError as error:
+        raise InputError(label, list(map(inputs.named, error.problems))) from None
     except ClusterError as error:
-        raise pulumi.RunError(f"{label}: {error}") from None
+        by = f"{', '.join(connection)}: " if connection else ""
+        raise pulumi.RunError(f"{label}: {by}{error}") from None
 
 
-def _of_one_service(key: str) -> str:
-    if key == "rollout.maxStep":
-        return "maxStep"
-    return _SERVICE.sub("", key).removeprefix(".") or "serviceName"
+def _in_force(inputs: Inputs) -> tuple[Inputs, Settings] | None:
+    """Return inputs in which what is in force stands for what is not known, where that can be."""
+    provider = _connection(inputs.given) or configuration("kubernetes")
+    try:
+        found = inputs.in_force(lambda settings: observed(settings, provider, namespace_follows=True).live)
+        settings = found.settings() if found else None
+    except (ClusterError, ConfigError):
+        return None
+    return (found, settings) if found and settings else None
 
 
-def _in_service(location: Location) -> Location:
-    """Return the path of an input inside its service or its canary."""
-    inside = location[2:] if location[0] == "services" else location
-    return inside[1:] if inside[:1] == ("canary",) else inside
-
-
-def _is_text_for_pods(location: Location) -> bool:
-    """Tell whether any text would do at a place."""
-    match _in_service(location):
-        case ("env", _) | ("configMap" | "secret", "data", _):
-            return True
-    return False
-
-
-def _check_secret(secret: Sequence[Location]) -> None:
-    may = ("kubeconfig", *OF_PODS)
-    allowed = f"a value that is not secret: it gets into names, routes or messages. Only {', '.join(may)} may be secret"
-    misplaced = [location for location in secret if (_in_service(location) or location)[0] not in may]
-    if misplaced:
-        raise ConfigError([Problem(dotted(location), "(secret)", allowed, "") for location in misplaced])
+def _label(component: KubernetesComponent) -> str:
+    return f"{type(component).__name__} {component.pulumi_resource_name}"
 
 
 def _connection(given: Known) -> dict[str, str]:
@@ -199,7 +210,7 @@ def _provider(component: KubernetesComponent, name: str, given: Known) -> pulumi
     return pulumi.ProviderResource("kubernetes", f"{name}-kubernetes", connection, options)
 
 
-def _dependencies(opts: pulumi.ResourceOptions | None) -> list[pulumi.Resource]:
+def _dependencies(component: KubernetesComponent, opts: pulumi.ResourceOptions | None) -> list[pulumi.Resource]:
     """Return what a component depends on, which does not hold for its children by itself.
 
     Raises:
@@ -209,4 +220,4 @@ def _dependencies(opts: pulumi.ResourceOptions | None) -> list[pulumi.Resource]:
     resources = [given] if isinstance(given, pulumi.Resource) else given or []
     if isinstance(resources, Sequence) and all(isinstance(each, pulumi.Resource) for each in resources):
         return [each for each in resources if isinstance(each, pulumi.Resource)]
-    raise pulumi.RunError("depends_on of a component of canary-service takes resources, not outputs")
+    raise pulumi.RunError(f"{_label(component)}: depends_on takes resources, not outputs")

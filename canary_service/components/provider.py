@@ -12,6 +12,7 @@ from pulumi.provider.experimental.analyzer import ComponentDefinition
 from pulumi.provider.experimental.component import ComponentProvider
 from pulumi.provider.server import ComponentInitError
 
+from canary_service.components.identity import CLAIMS_OF_PLUGIN, Claims
 from canary_service.components.outside import CanaryService, CanaryStack
 
 NAME: Final = "canary"
@@ -28,6 +29,7 @@ class CanaryProvider(ComponentProvider):
     def __init__(self) -> None:
         schema = SCHEMA.read_text(encoding="utf-8")
         super().__init__(COMPONENTS, NAME, version=json.loads(schema)["version"])
+        self._claims: Claims = {}
         self.schema = schema  # what is inherited has no descriptions when the modules are installed
 
     def map_inputs(self, inputs: pulumi.Inputs, component_def: ComponentDefinition) -> pulumi.Inputs:  # noqa: ARG002 - as inherited
@@ -38,6 +40,7 @@ class CanaryProvider(ComponentProvider):
         self, name: str, resource_type: str, inputs: pulumi.Inputs, options: pulumi.ResourceOptions | None = None
     ) -> ConstructResult:
         """Make a component; what its constructor finds and what it finds later are told alike."""
+        CLAIMS_OF_PLUGIN.set(self._claims)
         made = asyncio.ensure_future(self._made(name, resource_type, inputs, options))
 
         async def of(key: str) -> Any:  # noqa: ANN401 - an output of any type

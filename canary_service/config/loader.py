@@ -172,7 +172,7 @@ def _problem(details: Any, secret: frozenset[Location]) -> Problem:  # noqa: ANN
     if is_key:
         location.pop()
     if details["type"] == "extra_forbidden":
-        return _unknown_key(location, details["input"], secret)
+        return unknown_key(location, details["input"], secret, _fields(_resolved(location[:-1])[0]))
     _, field, exact = _resolved(location)
     allowed = (field.description if field else None) or "a map"
     value = "(missing)" if details["type"] == "missing" else _shown(details["input"], location, secret)
@@ -187,8 +187,10 @@ def _problem(details: Any, secret: frozenset[Location]) -> Problem:  # noqa: ANN
     return Problem(dotted(location), value, allowed, fix)
 
 
-def _unknown_key(location: list[str | int], value: object, secret: frozenset[Location]) -> Problem:
-    known = _fields(_resolved(location[:-1])[0])
+def unknown_key(
+    location: Sequence[str | int], value: object, secret: frozenset[Location], known: Mapping[str, FieldInfo]
+) -> Problem:
+    """Return what is wrong with a key that is none of the known ones."""
     near = get_close_matches(str(location[-1]), known, n=1)
     scalar = isinstance(value, int | float) or (isinstance(value, str) and not value.startswith(("{", "[")))
     allowed = f"no such key; known here: {', '.join(known)}"
@@ -233,7 +235,7 @@ def _contradictions(values: Mapping[str, object], secret: frozenset[Location]) -
         if _map(service.get("canary")) and f"{name}-canary" in services:
             yield Problem(
                 dotted(["services", f"{name}-canary"]),
-                "(a service)",
+                f"{name}-canary",
                 f"another name: the canary of {name} is called {name}-canary",
                 _remove(["services", f"{name}-canary"]),
             )
@@ -339,8 +341,8 @@ def _limit_problems(rollout: Mapping[str, object], services: Mapping[str, object
 def _autoscaling_problems(
     location: list[str | int], service: Mapping[str, object], secret: frozenset[Location]
 ) -> Iterator[Problem]:
-    if service.get("autoscaling") is None:
-        return
+    if not isinstance(service.get("autoscaling"), dict):
+        return  # absent, or told already
     for path, holder in ([], service), (["canary"], _map(service.get("canary"))):
         if holder.get("replicas") is not None:
             key = [*location, *path, "replicas"]

@@ -23,6 +23,9 @@ _MISREAD: Final = re.compile(r"(?!(0|-?[1-9][0-9]*)$)[+-]?[0-9]+")
 _ENCRYPTED: Final = "1"
 
 
+# What no other program is likely to call its own. This project's file has defaults for some of them.
+_OWN_KEYS: Final = {field.alias or name for name, field in Settings.model_fields.items()} - {"namespace", "host"}
+
 # How the engine says that a stack's file cannot be read, without its name.
 _UNREADABLE: Final = re.compile(r"(getting stack configuration: )?(invalid YAML file|yaml: )")
 
@@ -39,9 +42,16 @@ class Configuration:
 
         Raises:
             ConfigError: they cannot be used; no value that is encrypted is shown.
+            EngineError: the project's program does not take its services from there.
         """
         own = f"{project}:"
         values = {key.removeprefix(own): value for key, value in self.values.items() if key.startswith(own)}
+        if not values.keys() & _OWN_KEYS:
+            raise EngineError(
+                "this stack's configuration has no services: canary is for programs that take them from there; "
+                "with another, the program itself says the weights (docs/package.md)",
+                usage=True,
+            )
         return load(values, [(str(key).removeprefix(own), *rest) for key, *rest in self.encrypted])
 
 

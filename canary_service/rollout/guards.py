@@ -12,7 +12,7 @@ from canary_service.routing.split import Entry, Track
 from canary_service.routing.traefik import Traefik
 from canary_service.workload import manifests
 from canary_service.workload.labels import image_version, object_name, selector
-from canary_service.workload.live import LiveService
+from canary_service.workload.live import SERVICE_COMPONENT, LiveService, declared_as
 from canary_service.workload.stickiness import kept_at_weight_0
 
 TAKEOVER_GUIDE = "docs/takeover.md"
@@ -85,13 +85,17 @@ def unattached(gateway: Entry, served_by: Sequence[Entry], why: str) -> Problem:
     )
 
 
-def transitions(settings: Settings, live: Mapping[str, LiveService], stack: str) -> dict[str, Transition]:
+def transitions(
+    settings: Settings, live: Mapping[str, LiveService], stack: str, components: Sequence[str] = ()
+) -> dict[str, Transition]:
     """Return what this configuration does to each service.
 
     Args:
         settings: the configuration.
         live: what the cluster has of each of its services.
         stack: PROJECT/STACK, by which objects say where they belong.
+        components: what declares the services, as TYPES::NAME of a URN, then by its aliases what did; none for a
+            program that has its services from configuration.
 
     Raises:
         RefusedError: with every change that is refused.
@@ -100,6 +104,8 @@ def transitions(settings: Settings, live: Mapping[str, LiveService], stack: str)
     for name in settings.services:
         if live[name].owner not in ("", stack):
             problems.append(_foreign(settings, name, live[name].owner))
+        elif former := live[name].declared_as - {declared_as(each, name) for each in components or [""]}:
+            problems.append(_renamed(name, min(former), stack, components))
         else:
             problems += _of_service(settings, name, live[name])
     if problems:
@@ -214,9 +220,22 @@ def _jumps(settings: Settings, live: Mapping[str, LiveService]) -> Iterator[Prob
 def _foreign(settings: Settings, name: str, owner: str) -> Problem:
     return Problem(
         f"services.{name}",
-        "(a service)",
+        name,
         f"a service that no other stack has in namespace {settings.namespace}: its objects belong to stack {owner}",
         f"pulumi config set namespace {settings.namespace}-{owner.rpartition('/')[2]}-2",
+    )
+
+
+def _renamed(name: str, former: str, stack: str, components: Sequence[str]) -> Problem:
+    """Refuse what is another resource to the engine: it would delete the objects of the former one, which serve."""
+    project, _, stack = stack.rpartition("/")
+    component = former or f"{SERVICE_COMPONENT}::{name}"
+    alias = f", or give it the alias urn:pulumi:{stack}::{project}::{component}" if components else ""
+    return Problem(
+        f"services.{name}",
+        name,
+        f"what is declared as it was, as {component}: as something else, what serves now would be deleted",
+        f"keep type, name and parents of the component{alias}",
     )
 
 
@@ -305,7 +324,7 @@ def _takeover(settings: Settings, name: str, live: LiveService) -> Iterator[Prob
         if deployment and dict(deployment.selector) != wanted:
             yield Problem(
                 f"services.{name}",
-                "(a service)",
+                name,
                 f"a service whose Deployments can be made: the {track} one that is there selects "
                 f"{_written(deployment.selector)} instead of {_written(wanted)}, and a selector cannot be changed",
                 f"take it over without losing a request: {TAKEOVER_GUIDE}",
@@ -314,7 +333,7 @@ def _takeover(settings: Settings, name: str, live: LiveService) -> Iterator[Prob
         wanted = selector(settings.app_label_of(name, Track.STABLE), Track.STABLE)
         yield Problem(
             f"services.{name}",
-            "(a service)",
+            name,
             f"a service with ready pods: Service {name} leads to pods with {_written(live.selector or {})}, and none "
             f"of them has {_written(wanted)}",
             f"take it over without losing a request: {TAKEOVER_GUIDE}",

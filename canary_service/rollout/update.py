@@ -1,7 +1,7 @@
 """What comes before an update: the configuration is compared with the cluster, and weights that fall are lowered."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from canary_service.cluster.connection import connect
@@ -104,11 +104,17 @@ class Update:
 
     @staticmethod
     def compared(
-        settings: Settings, provider: Mapping[str, str], stack: str, *, namespace_follows: bool = False
+        settings: Settings,
+        provider: Mapping[str, str],
+        stack: str,
+        components: Sequence[str] = (),
+        *,
+        namespace_follows: bool = False,
     ) -> "Update":
         """Compare a configuration with the cluster that the Kubernetes provider's configuration leads to.
 
-        `stack` is PROJECT/STACK; `namespace_follows` says that the update itself may make the namespace.
+        `stack` is PROJECT/STACK; `components` are as in `guards.transitions`; `namespace_follows` says that the update
+        itself may make the namespace.
 
         Raises:
             ClusterError: the cluster cannot be asked.
@@ -117,7 +123,7 @@ class Update:
         found = observed(settings, provider, namespace_follows=namespace_follows)
         if found.problems:
             raise RefusedError(found.problems)
-        return Update(settings, found.cluster, found.live, transitions(settings, found.live, stack))
+        return Update(settings, found.cluster, found.live, transitions(settings, found.live, stack, components))
 
     @staticmethod
     def unchecked(settings: Settings) -> "Update":

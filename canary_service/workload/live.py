@@ -18,12 +18,27 @@ FIELD_MANAGER: Final = "canary-service"
 OWNER_ANNOTATION: Final = "canary-service/stack"
 """Which stack an object belongs to, as PROJECT/STACK: two stacks that meet in a namespace leave each other alone."""
 
+DECLARED_ANNOTATION: Final = "canary-service/declared-as"
+"""As what a program declares the service of an object: TYPES::NAME of a component, as in its URN.
+
+Absent where that is a CanaryService of the service's own name without parents, as it is in a program that has its
+services from configuration.
+"""
+
+SERVICE_COMPONENT: Final = "canary:index:CanaryService"
+"""The type of the component that is one service."""
+
 ROLLED_BACK_ANNOTATION: Final = "canary-service/rolled-back"
 """On a canary's Deployment: the image that was rolled back, so that no run tries it again unasked."""
 
 _CONTROLLERS: Final = frozenset({"kube-controller-manager"})
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 _NEVER_PAST: Final = datetime.max.replace(tzinfo=UTC)
+
+
+def declared_as(component: str, service: str) -> str:
+    """Return what DECLARED_ANNOTATION says of a service that this component declares, empty for none."""
+    return "" if component == f"{SERVICE_COMPONENT}::{service}" else component
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +80,8 @@ class LiveService:
     `split` is None when no route was found; `unreadable` says why what was found is no split. `selector` is that of
     the Service which stable's route leads to, `port` its first port, None also where something else has changed the
     one that this program declared. `ours` means that this program has applied stable's Deployment or Service, `owner`
-    is the stack that the objects belong to, empty when they say nothing of it.
+    is the stack that the objects belong to, empty when they say nothing of it, and `declared_as` what it declares them
+    as (DECLARED_ANNOTATION, empty where an object has none).
     `strands` means that as it is declared it would lead to no ready pod, although now it does. `taken_along` are other
     hosts and paths whose requests the canary gets a share of too. `former_routers` are others than the declared one
     that have objects of this program too: the stack is moving, and of those that serve `split` is the one that gives
@@ -82,6 +98,7 @@ class LiveService:
     port: LivePort | None = None
     ours: bool = False
     owner: str = ""
+    declared_as: frozenset[str] = frozenset()
     strands: bool = False
     taken_along: tuple[str, ...] = ()
     former_routers: tuple[str, ...] = ()
@@ -162,6 +179,7 @@ def live_service(settings: Settings, name: str, objects: Objects) -> LiveService
     stable = objects.deployments.get(object_name(name, Track.STABLE))
     canary = objects.deployments.get(object_name(name, Track.CANARY))
     canary_service = objects.services.get(object_name(name, Track.CANARY))
+    owned = [each for each in (stable, stable_service, canary, canary_service) if each and _owner(each)]
     return LiveService(
         stable=_deployment(name, stable, objects.replica_sets),
         canary=_deployment(name, canary, objects.replica_sets),
@@ -169,7 +187,8 @@ def live_service(settings: Settings, name: str, objects: Objects) -> LiveService
         unreadable=unreadable,
         port=_port(stable_service),
         ours=any(applied(found) for found in (stable, stable_service) if found),
-        owner=next(filter(None, map(_owner, (stable, stable_service, canary, canary_service))), ""),
+        owner=next(map(_owner, owned), ""),
+        declared_as=frozenset(_annotation(each, DECLARED_ANNOTATION) for each in owned),
         taken_along=tuple(router.taken_along(objects.routes, split)) if split else (),
         selector=(stable_service["spec"].get("selector") or {}) if stable_service else None,
         pending=pending,
@@ -302,7 +321,7 @@ def _deployment(service: str, manifest: Manifest | None, replica_sets: Sequence[
             "image",
         )
         else (manifest["metadata"].get("labels") or {}).get(VERSION_LABEL),
-        rolled_back=(manifest["metadata"].get("annotations") or {}).get(ROLLED_BACK_ANNOTATION, ""),
+        rolled_back=_annotation(manifest, ROLLED_BACK_ANNOTATION),
     )
 
 
@@ -317,8 +336,12 @@ def _container(service: str, spec: Mapping[str, Any]) -> dict[str, Any]:
     return next((container for container in containers if container["name"] == service), containers[0])
 
 
-def _owner(manifest: Manifest | None) -> str:
-    return ((manifest["metadata"].get("annotations") or {}).get(OWNER_ANNOTATION) or "") if manifest else ""
+def _owner(manifest: Manifest) -> str:
+    return _annotation(manifest, OWNER_ANNOTATION)
+
+
+def _annotation(manifest: Manifest, key: str) -> str:
+    return (manifest["metadata"].get("annotations") or {}).get(key) or ""
 
 
 def _scaled(manifest: Manifest) -> bool:
@@ -366,6 +389,6 @@ def _without_engine_annotations(manifest: Manifest) -> Manifest:
     kept = {
         k: v
         for k, v in (metadata.get("annotations") or {}).items()
-        if not k.startswith(("pulumi.com/", OWNER_ANNOTATION))
+        if not k.startswith(("pulumi.com/", OWNER_ANNOTATION, DECLARED_ANNOTATION))
     }
     return manifest | {"metadata": metadata | {"annotations": kept}}

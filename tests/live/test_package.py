@@ -3,9 +3,12 @@
 import shutil
 import subprocess
 from collections.abc import Iterator
+from importlib.metadata import version
 
 import pytest
 from lightkube import Client
+from lightkube.resources.apps_v1 import Deployment
+from lightkube.resources.core_v1 import Service
 from lightkube.resources.networking_v1 import Ingress
 
 from canary_service.routing.nginx import WEIGHT
@@ -27,8 +30,8 @@ class CanaryService(pulumi.ComponentResource):
 
     url: pulumi.Output[str] = pulumi.property("url")
 
-    def __init__(self, name, inputs):
-        super().__init__("canary:index:CanaryService", name, inputs | {"url": None}, remote=True)
+    def __init__(self, name, inputs, opts=None):
+        super().__init__("canary:index:CanaryService", name, inputs | {"url": None}, opts, remote=True)
 
 
 config = pulumi.Config()
@@ -59,6 +62,8 @@ def by_token(elsewhere: Elsewhere, name: str, program: str) -> StackCopy:
     source = elsewhere.folder / f"{name}-source"
     shutil.copytree(EXAMPLES / "sdk", source)
     (source / "__main__.py").write_text(REMOTE + program)
+    with (source / "Pulumi.yaml").open("a") as project:
+        project.write("packages: {canary: ../components}\n")
     return elsewhere.project(name, source)
 
 
@@ -115,6 +120,7 @@ for name in ("checkout", "search"):
             "port": 8080,
             "image": "registry.example/app:1.0",
             "env": {"DATABASE": config.require_secret("database")},
+            "podTemplatePatch": {"metadata": {"annotations": {"token": config.require_secret("database")}}},
             "canary": {
                 "image": "registry.example/app:2.0",
                 "weight": config.require_int(name),
@@ -143,7 +149,7 @@ def test_services_of_the_package_are_made_at_once_and_one_that_is_refused_tells_
     stack.set("search", "99")
     with pytest.raises(StackError) as caught:
         stack.up()
-    assert "CanaryService search: 1 input cannot be used; nothing was changed." in str(caught.value)
+    assert "CanaryService search: 1 input cannot be used; nothing of it was changed." in str(caught.value)
     assert "canary.weight = 99\n        allowed: at most 55 now" in str(caught.value)
     assert SECRET not in str(caught.value)
     assert weights(cluster, namespace)["search-canary"] == "5"
@@ -151,6 +157,140 @@ def test_services_of_the_package_are_made_at_once_and_one_that_is_refused_tells_
     stack.set("search", "0")
     stack.up()
     assert weights(cluster, namespace) == {"checkout-canary": "50", "search-canary": "0"}
+
+
+RENAMED = """
+checkout = {
+    "namespace": config.require("namespace"),
+    "host": "shop.example",
+    "path": "/checkout",
+    "port": 8080,
+    "image": "registry.example/app:1.0",
+    "canary": {"image": "registry.example/app:2.0", "weight": 20},
+    "serviceName": "checkout",
+}
+alias = config.get("alias")
+CanaryService(config.require("resource"), checkout, pulumi.ResourceOptions(aliases=[alias] if alias else None))
+if config.get_bool("again"):
+    CanaryService("again", checkout | {"path": "/again"})
+"""
+
+
+def uids(cluster: Client, namespace: str) -> dict[tuple[str, str], str | None]:
+    """Return what the objects that serve are, which a new one of the same name is not."""
+    found: dict[tuple[str, str], str | None] = {}
+    objects: list[Deployment | Service | Ingress] = [
+        *cluster.list(Deployment, namespace=namespace),
+        *cluster.list(Service, namespace=namespace),
+        *cluster.list(Ingress, namespace=namespace),
+    ]
+    for each in objects:
+        assert each.metadata
+        assert each.metadata.name
+        found[type(each).__name__, each.metadata.name] = each.metadata.uid
+    return found
+
+
+def refused(stack: StackCopy) -> str:
+    """Return why a program is refused, alike in preview and update."""
+    told = []
+    for command in (("preview",), ("up", "--yes", "--skip-preview")):
+        with pytest.raises(StackError) as caught:
+            stack.run(*command)
+        told.append(str(caught.value))
+    assert all("nothing of it was changed" in each for each in told)
+    return told[-1]
+
+
+def test_a_renamed_component_of_the_package_is_refused_and_with_an_alias_its_objects_stay(
+    elsewhere: Elsewhere, cluster: Client, namespace: str
+) -> None:
+    stack = by_token(elsewhere, f"renamed-{namespace}", RENAMED)
+    stack.set("namespace", namespace)
+    stack.set("resource", "checkout")
+    stack.up()
+    served = uids(cluster, namespace)
+    assert len(served) == 6
+
+    stack.set("again", "true")
+    assert "a service that nothing else in the program declares" in refused(stack)
+    stack.set("again", "false")
+
+    was = "checkout"
+    for resource in ("web", "shop"):
+        stack.set("resource", resource)
+        stack.set("alias", "")
+        told = refused(stack)
+        alias = f"urn:pulumi:test::shop::canary:index:CanaryService::{was}"
+        assert f"give it the alias {alias}" in told
+        assert uids(cluster, namespace) == served
+
+        stack.set("alias", alias)
+        stack.up()
+        assert uids(cluster, namespace) == served
+        stack.set("alias", "")
+        stack.run("preview", "--expect-no-changes")
+        was = resource
+
+    stack.run("destroy", "--yes")
+    assert uids(cluster, namespace) == {}
+
+
+MOVED = """
+import pulumi
+
+from canary_service.components import CanaryService, CanaryStack
+
+config = pulumi.Config()
+place = {"namespace": config.require("namespace"), "host": "shop.example"}
+checkout = {
+    "path": "/checkout",
+    "port": 8080,
+    "image": "registry.example/app:1.0",
+    "canary": {"image": "registry.example/app:2.0", "weight": 20},
+}
+match config.require("declared"):
+    case "alone":
+        CanaryService("checkout", place | checkout)
+    case "parent":
+        shop = pulumi.ComponentResource("shop:index:Shop", "shop")
+        CanaryService("checkout", place | checkout, pulumi.ResourceOptions(parent=shop))
+    case "stack":
+        CanaryStack("shop", place | {"services": {"checkout": checkout}})
+    case "aliased":
+        aliases = ["urn:pulumi:test::shop::canary:index:CanaryService::checkout"]
+        CanaryStack("shop", place | {"services": {"checkout": checkout}}, pulumi.ResourceOptions(aliases=aliases))
+"""
+
+
+def test_a_service_that_moves_to_another_component_or_parent_is_refused_and_with_an_alias_its_objects_stay(
+    elsewhere: Elsewhere, cluster: Client, namespace: str
+) -> None:
+    source = elsewhere.folder / f"moved-{namespace}-source"
+    shutil.copytree(EXAMPLES / "python", source)
+    (source / "__main__.py").write_text(MOVED)
+    stack = elsewhere.project(f"moved-{namespace}", source)
+    stack.set("namespace", namespace)
+    stack.set("declared", "alone")
+    stack.up()
+    served = uids(cluster, namespace)
+    assert len(served) == 6
+
+    for declared in ("parent", "stack"):
+        stack.set("declared", declared)
+        assert "as it was, as canary:index:CanaryService::checkout" in refused(stack)
+    assert uids(cluster, namespace) == served
+
+    stack.set("declared", "aliased")
+    stack.up()
+    assert uids(cluster, namespace) == served
+    stack.set("declared", "stack")
+    stack.run("preview", "--expect-no-changes")
+
+    stack.set("declared", "alone")
+    assert "as it was, as canary:index:CanaryStack::shop" in refused(stack)
+    stack.run("destroy", "--yes")
+    assert uids(cluster, namespace) == {}
 
 
 NOT_READY = ONE_BESIDE_ANOTHER.replace('"port": 8080,', '"port": 8080, "readyTimeoutSeconds": 5,').replace(
@@ -169,6 +309,52 @@ def test_pods_that_do_not_become_ready_are_told_with_their_own_reasons(
         stack.up()
 
     assert weights(cluster, namespace) == {}
+
+
+WITH_AN_IMAGE_OF_ANOTHER_RESOURCE = """
+image = "registry.example/app:2.0"
+if config.get_bool("built"):
+    manifest = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "built", "namespace": config.require("namespace")},
+    }
+    options = pulumi.ResourceOptions(version="VERSION")
+    built = pulumi.CustomResource("kubernetes:core/v1:ConfigMap", "built", manifest, options)
+    image = built.id.apply(lambda _: "registry.example/app:2.0")
+CanaryService(
+    "checkout",
+    {
+        "namespace": config.require("namespace"),
+        "host": "shop.example",
+        "path": "/checkout",
+        "port": 8080,
+        "image": "registry.example/app:1.0",
+        "context": config.get("context"),
+        "canary": {"image": image, "weight": 20},
+    },
+)
+""".replace("VERSION", version("pulumi-kubernetes"))
+
+
+def test_a_preview_shows_a_service_whose_image_another_resource_will_give_and_refuses_a_context_that_is_not_there(
+    elsewhere: Elsewhere, cluster: Client, namespace: str
+) -> None:
+    stack = by_token(elsewhere, f"unknown-{namespace}", WITH_AN_IMAGE_OF_ANOTHER_RESOURCE)
+    stack.set("namespace", namespace)
+    stack.up()
+
+    stack.set("built", "true")
+    shown = stack.run("preview")
+    assert "not known before the update: canary.image. This preview takes what is in force for it" in shown
+    assert "1 to create" in shown
+    assert "to delete" not in shown
+    stack.up()
+    assert weights(cluster, namespace) == {"checkout-canary": "20"}
+
+    stack.set("context", "nowhere")
+    with pytest.raises(StackError, match="Context 'nowhere' not found"):
+        stack.run("preview")
 
 
 FROM_CONFIG = """

@@ -129,6 +129,14 @@ def test_a_service_of_another_stack_is_left_alone() -> None:
     transition(declared(20), replace(theirs, owner=STACK))
 
 
+def test_a_service_that_a_component_declares_is_not_taken_over_by_the_configuration() -> None:
+    former = replace(running(20), owner=STACK, declared_as=frozenset({"canary:index:CanaryStack::shop"}))
+
+    with pytest.raises(RefusedError, match="as it was, as canary:index:CanaryStack::shop"):
+        transitions(declared(20), {NAME: former}, STACK)
+    transitions(declared(20), {NAME: former}, STACK, ["canary:index:CanaryStack::shop"])
+
+
 @pytest.mark.parametrize(
     ("change", "top", "said"),
     [

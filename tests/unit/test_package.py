@@ -5,12 +5,14 @@ import json
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 import pulumi
 import pytest
 import yaml
 from pulumi.output import UNKNOWN
+from pulumi.resource import DependencyResource
 
 from canary_service.cluster.errors import ClusterError
 from canary_service.components import CanaryService, CanaryStack
@@ -24,7 +26,13 @@ CANARY = {"image": "macromind/auth-service:1.5.0", "weight": 20}
 PLACE = {"namespace": "macromind", "host": "macromind.local"}
 INPUTS = PLACE | SERVICE | {"canary": CANARY}
 NAME = "auth-service"
+DEPLOYMENT = "kubernetes:apps/v1:Deployment"
 EXAMPLES = ROOT / "docs/examples/package"
+KUBECONFIG = """
+clusters: [{name: one, cluster: {server: https://one.example}}]
+contexts: [{name: other, context: {cluster: one, user: one}}]
+users: [{name: one, user: {token: hunter2}}]
+"""
 SECRET_MARK = pulumi.runtime.rpc._special_sig_key  # noqa: SLF001 - the protocol's mark
 
 
@@ -102,7 +110,7 @@ def test_a_service_tells_where_it_is_and_what_shares_it_has(recorder: Recorder) 
 def test_services_of_one_name_in_two_namespaces_stand_beside_each_other(recorder: Recorder) -> None:
     def program() -> None:
         service()
-        service("auth-eu", serviceName=NAME, namespace="eu")
+        service("auth-eu", serviceName=NAME, namespace="eu", host="eu.local")
 
     run(program)
 
@@ -115,7 +123,7 @@ def test_two_stacks_stand_beside_each_other_and_beside_resources_of_the_program(
     def program() -> None:
         pulumi.CustomResource("kubernetes:core/v1:ConfigMap", NAME, {"data": {"key": "value"}})
         stack()
-        stack("shop-eu", namespace="eu", createNamespace=True)
+        stack("shop-eu", namespace="eu", host="eu.local", createNamespace=True)
 
     run(program)
 
@@ -169,6 +177,27 @@ def test_a_secret_of_one_service_of_a_stack_hides_the_pods_of_that_one(recorder:
     assert SECRET_MARK not in recorder.registered["Deployment", "shop-other"]["spec"]
 
 
+def test_a_secret_that_a_patch_brings_into_the_annotations_of_pods_is_hidden_with_them(
+    recorder: Recorder,  # noqa: ARG001 - installs the mock
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    templates: list[Any] = []
+    make = KubernetesObject.__init__
+
+    def noted(self: KubernetesObject, manifest: Any, opts: pulumi.ResourceOptions, **own: Any) -> None:  # noqa: ANN401 - a manifest
+        if manifest["kind"] == "Deployment":
+            templates.append(manifest["spec"]["template"])
+        make(self, manifest, opts, **own)
+
+    monkeypatch.setattr(KubernetesObject, "__init__", noted)
+    patch = {"metadata": {"annotations": {"shop.example/token": pulumi.Output.secret("hunter2")}}}
+
+    run(lambda: service(podTemplatePatch=patch))
+
+    assert len(templates) == 2
+    assert all(isinstance(each, pulumi.Output) for each in templates)
+
+
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
@@ -178,6 +207,12 @@ def test_a_secret_of_one_service_of_a_stack_hides_the_pods_of_that_one(recorder:
         ({"serviceName": "Auth"}, "serviceName = Auth"),
         ({"imagee": "x"}, "imagee = x\n    allowed: no such key; did you mean image?"),
         ({"maxStep": 0}, "maxStep = 0"),
+        ({"serviceName": ["x"]}, "serviceName = (of type list)\n    allowed: text"),
+        ({"hots": "x"}, "hots = x\n    allowed: no such key; did you mean host?"),
+        ({"kubeconfg": "x"}, "allowed: no such key; did you mean kubeconfig?"),
+        ({"secert": {"data": {"KEY": "hidden.example"}}}, "secert = (a map or list)"),
+        ({"services": {}}, "services = (a map or list)"),
+        ({"weight": 5}, "nothing of it was changed.\n  weight = 5"),
         ({"canary": pulumi.Output.secret}, "canary = (secret)"),
         ({"host": pulumi.Output.secret}, "host = (secret)\n    allowed: a value that is not secret"),
         ({"env": {"a b": "hunter2"}, "secret": {"data": {"KEY": ["hunter2"]}}}, "secret.data.KEY = (secret)"),
@@ -198,10 +233,19 @@ def test_what_is_wrong_is_told_by_input_and_without_commands_for_another_configu
     assert "hidden.example" not in str(caught.value)
 
 
+@pytest.mark.usefixtures("recorder")
+def test_a_service_of_another_stack_is_named() -> None:
+    EmptyCluster.live = {NAME: replace(running(20), owner="shop/prod")}
+
+    with pytest.raises(pulumi.RunError, match=rf"serviceName = {NAME}\n.*objects belong to stack shop/prod"):
+        run(service)
+
+
 def test_an_update_that_the_project_s_program_refuses_is_refused(recorder: Recorder) -> None:
     EmptyCluster.live = {NAME: running(20)}
 
-    with pytest.raises(pulumi.RunError, match=r"canary\.weight = 90\n    allowed: at most 70 now"):
+    refused = r"canary\.weight = 90\n    allowed: at most 70 now: .*, and maxStep lets a weight rise by 50 points"
+    with pytest.raises(pulumi.RunError, match=refused):
         run(lambda: service(canary=CANARY | {"weight": 90}))
 
     assert kinds(recorder) == set()
@@ -243,6 +287,106 @@ def test_a_preview_that_does_not_know_an_input_says_so_and_goes_on(
     assert found == []
 
 
+@pytest.mark.parametrize("unknown", ["image", "canary.image", "canary.weight"])
+@pytest.mark.parametrize("make", [service, stack])
+def test_a_preview_takes_what_is_in_force_for_an_image_or_weight_that_is_not_known(
+    recorder: Recorder,
+    told: list[str],
+    make: Any,  # noqa: ANN401 - a function that makes a component
+    unknown: str,
+) -> None:
+    pulumi.runtime.set_mocks(recorder, project="shop", stack="test", preview=True)
+    EmptyCluster.live = {NAME: running(35)}
+    found: list[object] = []
+    inputs: dict[str, Any] = SERVICE | {"canary": CANARY | {"weight": 35}}
+    if unknown == "image":
+        inputs["image"] = never_known()
+    else:
+        inputs["canary"][unknown.removeprefix("canary.")] = never_known()
+
+    def program() -> None:
+        made: Any = make(**inputs) if make is service else make(services={NAME: inputs})
+        (made.tracks if make is service else made.services).apply(found.append)
+
+    run(program)
+
+    (message,) = [each for each in told if each.startswith("not known")]
+    assert re.fullmatch(rf"not known before the update: (services\.{NAME}\.)?{unknown}\. This .*", message)
+    prefix = "" if make is service else "shop-"
+    assert {name for kind, name in recorder.registered if kind == "Deployment"} == {
+        prefix + NAME,
+        f"{prefix}{NAME}-canary",
+    }
+    annotations = recorder.registered["Ingress", f"{prefix}{NAME}-canary"]["metadata"]["annotations"]
+    assert annotations["nginx.ingress.kubernetes.io/canary-weight"] == "35"
+    assert found == []
+
+
+@pytest.mark.usefixtures("recorder")
+def test_a_preview_does_not_refuse_what_the_unknown_may_mend(recorder: Recorder, told: list[str]) -> None:
+    pulumi.runtime.set_mocks(recorder, project="shop", stack="test", preview=True)
+    EmptyCluster.live = {NAME: running(20)}
+
+    run(lambda: service(canary={"image": "another:9", "weight": never_known()}))
+
+    assert "what is there of it stays, although this preview deletes it" in told[0]
+    assert kinds(recorder) == set()
+
+
+def test_a_null_that_a_resource_gives_in_a_preview_is_not_known(recorder: Recorder, told: list[str]) -> None:
+    pulumi.runtime.set_mocks(recorder, project="shop", stack="test", preview=True)
+
+    def program() -> None:
+        made = pulumi.CustomResource("docker:index:Image", "image", {})
+        service(image=made.urn.apply(lambda _: None))
+
+    run(program)
+
+    assert told[0].startswith("not known before the update: image. ")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "unknown", "message"),
+    [
+        ({"canary": CANARY | {"weight": 110}}, "image", "canary.weight = 110"),
+        ({"imagee": "x", "host": "no host"}, "port", "2 inputs cannot be used"),
+        ({"canary": CANARY | {"weight": 110}}, "serviceName", "canary.weight = 110"),
+        ({"tlsSecretName": "tls", "kubeconfg": "x"}, "router", "1 input cannot be used"),
+        ({"sessionAffinity": {"cookieNam": "x"}}, "autoscaling", "sessionAffinity.cookieNam = x"),
+    ],
+)
+def test_what_is_known_is_checked_even_if_something_else_is_not(
+    recorder: Recorder, inputs: dict[str, Any], unknown: str, message: str
+) -> None:
+    pulumi.runtime.set_mocks(recorder, project="shop", stack="test", preview=True)
+
+    given: dict[str, Any] = inputs | {unknown: never_known()}
+
+    with pytest.raises(pulumi.RunError) as caught:
+        run(lambda: service(**given))
+
+    assert message in str(caught.value)
+    assert "known after the update" not in str(caught.value)
+
+
+@pytest.mark.parametrize("unknown", sorted({*INPUTS, "router", "tlsSecretName", "autoscaling", "podTemplatePatch"}))
+def test_nothing_is_said_to_be_wrong_with_what_is_not_known(recorder: Recorder, told: list[str], unknown: str) -> None:
+    pulumi.runtime.set_mocks(recorder, project="shop", stack="test", preview=True)
+
+    given: dict[str, Any] = {unknown: never_known()}
+
+    run(lambda: service(**given))
+
+    assert told[0].startswith(f"not known before the update: {unknown}. ")
+
+
+@pytest.mark.parametrize("inputs", [None, [], "host: shop.example"])
+@pytest.mark.usefixtures("recorder")
+def test_inputs_that_are_no_map_are_refused(inputs: Any) -> None:  # noqa: ANN401 - what a caller may get wrong
+    with pytest.raises(pulumi.RunError, match=r"all inputs = \(of type .*\)\n    allowed: a map of names to values"):
+        run(lambda: CanaryService(NAME, inputs))
+
+
 @pytest.mark.parametrize("place", [("env",), ("secret", "data"), ("canary", "env")], ids=".".join)
 def test_a_preview_shows_a_component_of_which_only_the_text_of_a_variable_is_not_known(
     recorder: Recorder, told: list[str], place: tuple[str, ...]
@@ -258,6 +402,181 @@ def test_a_preview_shows_a_component_of_which_only_the_text_of_a_variable_is_not
 
     assert kinds(recorder) == BOTH_TRACKS
     assert told == []
+
+
+def in_plugin(parent: str, *aliases: pulumi.Alias) -> pulumi.ResourceOptions:
+    """Return the options that a component of a plugin gets."""
+    known = DependencyResource(f"urn:pulumi:test::shop::{parent}")
+    return pulumi.ResourceOptions(parent=known, aliases=aliases, protect=False, retain_on_delete=False)
+
+
+class TestNames:
+    """What the engine takes for another resource, it makes anew, and deletes the one that was there and serves."""
+
+    @staticmethod
+    def live(declared_as: str = "") -> None:
+        found = replace(running(20), owner="shop/test", declared_as=frozenset({declared_as}))
+        EmptyCluster.live = {NAME: found}
+
+    @pytest.mark.parametrize("preview", [True, False])
+    @pytest.mark.parametrize(
+        ("was", "program"),
+        [
+            ("", lambda: service("web", serviceName=NAME)),
+            ("canary:index:CanaryService::web", service),
+            ("canary:index:CanaryService::web", lambda: service("web2", serviceName=NAME)),
+            ("", stack),
+            ("canary:index:CanaryStack::old", stack),
+            ("canary:index:CanaryStack::shop", service),
+            ("", lambda: service(opts=pulumi.ResourceOptions(parent=pulumi.ComponentResource("shop:index:Shop", "x")))),
+            (
+                "shop:index:Shop$canary:index:CanaryService::web",
+                lambda: service(image=pulumi.Output.from_input("app:1")),
+            ),
+        ],
+    )
+    def test_what_serves_under_another_name_or_parent_is_not_deleted(
+        self,
+        recorder: Recorder,
+        was: str,
+        program: Any,  # noqa: ANN401 - declares resources
+        preview: bool,  # noqa: FBT001 - a case
+    ) -> None:
+        pulumi.runtime.set_mocks(recorder, project="shop", stack="test", preview=preview)
+        self.live(was)
+
+        with pytest.raises(pulumi.RunError) as caught:
+            run(program)
+
+        component = was or f"canary:index:CanaryService::{NAME}"
+        assert f" = {NAME}\n    allowed: what is declared as it was, as {component}: " in str(caught.value)
+        assert f"or give it the alias urn:pulumi:test::shop::{component}" in str(caught.value)
+        assert kinds(recorder) == set()
+        assert EmptyCluster.lowered == []
+
+    @pytest.mark.parametrize(
+        ("was", "program", "urn"),
+        [
+            (
+                "",
+                lambda opts: service("web", opts, serviceName=NAME),
+                f"canary:index:CanaryService${DEPLOYMENT}::{NAME}",
+            ),
+            (
+                "canary:index:CanaryService::web",
+                lambda opts: service(opts=opts),
+                f"canary:index:CanaryService${DEPLOYMENT}::web-{NAME}",
+            ),
+            (
+                "canary:index:CanaryService::web",
+                lambda opts: stack(opts=opts),
+                f"canary:index:CanaryService${DEPLOYMENT}::web-{NAME}",
+            ),
+            (
+                "shop:index:Shop$canary:index:CanaryStack::old",
+                lambda opts: stack(opts=opts),
+                f"shop:index:Shop$canary:index:CanaryStack$canary:index:CanaryService${DEPLOYMENT}::old-{NAME}",
+            ),
+        ],
+    )
+    def test_an_alias_keeps_the_objects(
+        self,
+        recorder: Recorder,
+        monkeypatch: pytest.MonkeyPatch,
+        was: str,
+        program: Any,  # noqa: ANN401 - declares resources
+        urn: str,
+    ) -> None:
+        self.live(was)
+        aliases: list[Any] = []
+        make = pulumi.CustomResource.__init__
+
+        def noted(self: pulumi.CustomResource, t: str, name: str, props: Any, opts: Any, **own: Any) -> None:  # noqa: ANN401 - as inherited
+            if t == DEPLOYMENT:
+                aliases.extend(opts.aliases)
+            make(self, t, name, props, opts, **own)
+
+        monkeypatch.setattr(pulumi.CustomResource, "__init__", noted)
+        alias = f"urn:pulumi:test::shop::{was or f'canary:index:CanaryService::{NAME}'}"
+
+        run(lambda: program(pulumi.ResourceOptions(aliases=[alias])))
+
+        assert kinds(recorder)
+        assert f"urn:pulumi:test::shop::{urn}" in aliases
+
+    @pytest.mark.parametrize(
+        ("program", "said"),
+        [
+            (service, None),
+            (lambda: service(opts=in_plugin("pulumi:pulumi:Stack::shop-test")), None),
+            (
+                lambda: service(opts=in_plugin("shop:index:Shop::x", pulumi.Alias(name="old"))),
+                f"shop:index:Shop$canary:index:CanaryService::{NAME}",
+            ),
+            (lambda: service("web", serviceName=NAME), "canary:index:CanaryService::web"),
+            (stack, "canary:index:CanaryStack::shop"),
+        ],
+    )
+    def test_objects_say_what_declares_them_and_where_nothing_is_said_it_is_as_in_a_program_by_configuration(
+        self,
+        recorder: Recorder,
+        program: Any,  # noqa: ANN401 - declares resources
+        said: str | None,
+    ) -> None:
+        run(program)
+
+        found = [
+            each for (kind, _), each in recorder.registered.items() if kind in {"Deployment", "Service", "Ingress"}
+        ]
+        assert {each["metadata"]["annotations"].get("canary-service/declared-as") for each in found} == {said}
+        self.live(said or "")
+        run(program)
+
+    @pytest.mark.usefixtures("recorder")
+    @pytest.mark.parametrize(
+        ("second", "message"),
+        [
+            (
+                lambda: service("web", serviceName=NAME, host="other.local"),
+                f"serviceName = {NAME}\n    allowed: a service that nothing else in the program declares",
+            ),
+            (lambda: stack(host="other.local"), f"services.{NAME} = {NAME}\n"),
+            (
+                lambda: service("web", namespace="other"),
+                "path = /api/auth\n    allowed: a path that no other service on this host has",
+            ),
+            (lambda: service("web", path="/api/auth/"), "path = /api/auth/\n"),
+            (lambda: service("web", pathType="Exact"), "path = /api/auth\n"),
+            (
+                lambda: service(f"{NAME}-canary", path="/other", canary=None),
+                f"serviceName = {NAME}-canary\n",
+            ),
+        ],
+    )
+    def test_a_service_and_its_path_are_declared_once(
+        self,
+        second: Any,  # noqa: ANN401 - declares resources
+        message: str,
+    ) -> None:
+        def program() -> None:
+            service()
+            second()
+
+        with pytest.raises(pulumi.RunError) as caught:
+            run(program)
+
+        assert message in str(caught.value)
+        assert f": canary:index:CanaryService::{NAME} ({NAME}) " in str(caught.value)
+
+    def test_other_clusters_and_classes_are_other_places(self, recorder: Recorder) -> None:
+        def program() -> None:
+            service()
+            service("west", serviceName=NAME, kubeconfig=KUBECONFIG, context="other")
+            service("inside", ingressClassName="inside")
+
+        run(program)
+
+        assert len(recorder.of_kind("CanaryService")) == 3
 
 
 class TestOptions:
@@ -301,6 +620,13 @@ class TestOptions:
         assert kinds(recorder) == BOTH_TRACKS
 
     @pytest.mark.usefixtures("recorder")
+    def test_dependencies_that_are_not_known_yet_are_refused_by_component(self) -> None:
+        opts = pulumi.ResourceOptions(depends_on=pulumi.Output.from_input([]))
+
+        with pytest.raises(pulumi.RunError, match=f"^CanaryService {NAME}: depends_on takes resources, not outputs"):
+            run(lambda: service(opts=opts))
+
+    @pytest.mark.usefixtures("recorder")
     @pytest.mark.parametrize("place", ["provider", "providers", "parent"])
     def test_a_provider_of_the_program_is_refused(self, place: str) -> None:
         def program() -> None:
@@ -315,12 +641,50 @@ class TestOptions:
             run(program)
 
     def test_a_cluster_that_the_inputs_name_is_the_one_that_is_compared_and_changed(self, recorder: Recorder) -> None:
-        run(lambda: service(kubeconfig=pulumi.Output.secret("apiVersion: v1"), context="other"))
+        run(lambda: service(kubeconfig=pulumi.Output.secret(KUBECONFIG), context="other"))
 
-        assert connected == [{"kubeconfig": "apiVersion: v1", "context": "other"}]
+        assert connected == [{"kubeconfig": KUBECONFIG, "context": "other"}]
         provider = recorder.registered["kubernetes", f"{NAME}-kubernetes"]
         assert provider["context"] == "other"
-        assert "apiVersion" not in str(provider["kubeconfig"]) or SECRET_MARK in provider["kubeconfig"]
+        assert "hunter2" not in str(provider["kubeconfig"]) or SECRET_MARK in provider["kubeconfig"]
+
+    @pytest.mark.parametrize(
+        ("inputs", "message"),
+        [
+            ({"kubeconfig": KUBECONFIG, "context": "nope"}, "kubeconfig, context: .*Context 'nope' not found"),
+            ({"kubeconfig": "/no/such/file"}, "kubeconfig: .*the given kubeconfig, which is no file"),
+            ({"kubeconfig": {"clusters": ["hunter2"]}}, r"kubeconfig = \(of type dict\)\n    allowed: text"),
+            ({"context": 5}, r"context = \(of type int\)\n    allowed: text"),
+        ],
+    )
+    def test_inputs_that_lead_to_no_cluster_are_refused_in_a_preview_too(
+        self, recorder: Recorder, inputs: dict[str, Any], message: str
+    ) -> None:
+        pulumi.runtime.set_mocks(recorder, project="shop", stack="test", preview=True)
+
+        with pytest.raises(pulumi.RunError, match=rf"^CanaryService {NAME}: (.*\n  )?{message}") as caught:
+            run(lambda: service(**inputs))
+
+        assert "hunter2" not in str(caught.value)
+        assert kinds(recorder) == set()
+
+    def test_a_kubeconfig_that_another_resource_makes_may_come_with_the_update(
+        self, recorder: Recorder, told: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def missing(_: object) -> None:
+            raise ClusterError("no cluster to talk to")
+
+        monkeypatch.setattr("canary_service.rollout.update.connect", missing)
+        pulumi.runtime.set_mocks(recorder, project="shop", stack="test", preview=True)
+
+        def program() -> None:
+            made = pulumi.CustomResource("command:local:Command", "cluster", {})
+            service(kubeconfig=made.urn.apply(lambda _: "./kubeconfig"))
+
+        run(program)
+
+        assert kinds(recorder) == BOTH_TRACKS
+        assert told[0].startswith("no cluster to talk to. What is in force is not known")
 
     def test_without_one_it_is_that_of_the_default_provider(self, recorder: Recorder) -> None:
         pulumi.runtime.set_all_config({"kubernetes:context": "default", "shop:x": "1"}, [])

@@ -85,6 +85,24 @@ def test_options_reach_the_engine_with_paths_that_hold_in_the_project(fake: Prev
     assert call.endswith(f" --stack dev --policy-pack {here}/pack --policy-pack-config {here}/prod.json")
 
 
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_a_program_that_takes_its_services_from_elsewhere_is_told_apart_from_one_that_lacks_them(
+    fake: Previews, form: tuple[str, ...]
+) -> None:
+    fake.prepare("nothing")
+    events = fake.folder / "events"
+    prelude, *rest = events.read_text().splitlines()
+    begun = json.loads(prelude)
+    begun["preludeEvent"]["config"] = {"macromind:namespace": "shop", "macromind:weight": "20"}
+    events.write_text("\n".join([json.dumps(begun), *rest]))
+
+    done = fake.run("plan", *form)
+
+    assert done.code == 1
+    assert "this stack's configuration has no services" in done.out + done.err
+    assert "pulumi config set" not in done.out + done.err
+
+
 def test_what_is_encrypted_is_asked_for_once_and_shown_nowhere(fake: Previews) -> None:
     fake.prepare("secret")
     config = json.loads((fake.folder / "events").read_text().splitlines()[0])["preludeEvent"]["config"]
