@@ -69,7 +69,7 @@ def _step(stack: Stack, settings: Settings, cluster: LiveCluster) -> float:
     def step() -> None:
         stack.set(weight_changes(settings, settings.services, weight))
         stack.up(lambda _: None)
-        for name, split in cluster.splits().items():
+        for name, split in cluster.routes.splits().items():
             if not isinstance(split, Split) or split.weight != weight:
                 raise ValueError(f"{name}: {weight} was set, but {split} read back")
 
@@ -87,7 +87,7 @@ def _step_by_hand(stack: StackCopy, packs: Sequence[str]) -> float:
 def _cut_off(settings: Settings, cluster: LiveCluster, stack: StackCopy) -> float:
     for name in settings.services:
         _annotate(settings, stack, name, _LIVE_WEIGHT)
-    return _seconds(lambda: cluster.lower(dict.fromkeys(settings.services, 0)))
+    return _seconds(lambda: cluster.routes.lower(dict.fromkeys(settings.services, 0)))
 
 
 def _annotated(settings: Settings, stack: StackCopy) -> float:

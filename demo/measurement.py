@@ -57,7 +57,7 @@ def settle(cluster: Cluster, settings: Settings, service: str) -> int:
     def weights() -> tuple[int | None, int | None]:
         try:
             return (
-                LiveCluster(cluster.client, settings).split(service).weight,
+                LiveCluster(cluster.client, settings).routes.split(service).weight,
                 canary_weight(cluster.proxy_admin_url, settings.namespace, service, settings.router),
             )
         except (ClusterError, UnreadableRouteError, OSError):

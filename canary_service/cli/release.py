@@ -233,7 +233,7 @@ def _live(cluster: LiveCluster, *, down: bool) -> Mapping[str, LiveService]:
     try:
         live = cluster.read()
         if not down:
-            cluster.refuse_unknown_kinds()
+            cluster.routes.refuse_unknown_kinds()
     except ClusterError as error:
         if not (down and any(service.canary for _, service in services)):
             raise
@@ -255,7 +255,7 @@ class _Doing:
         problem: dict[str, Any] = {"outcome": "done"}
         try:
             if self.move.cut_off:
-                self.cluster.lower(dict.fromkeys(self.move.cut_off, 0))
+                self.cluster.routes.lower(dict.fromkeys(self.move.cut_off, 0))
                 cut_off = round(time.monotonic() - begin, 3)
         except ClusterError as error:
             warnings.append(f"not cut off ahead of the update: {error}")

@@ -165,7 +165,7 @@ def _run(options: _Options, project: Project, signals: Interruptions) -> int:
         engine = open_.enter_context(Stack(folder, project.stack, options.packs))
         cluster = LiveCluster(connect(project.provider), settings)
         url = options.prometheus or settings.rollout.prometheus_url
-        sampler = open_.enter_context(closing(Sampler(settings, url, cluster)))
+        sampler = open_.enter_context(closing(Sampler(settings, url, cluster.routes, cluster.workloads)))
         driver = Driver(
             Task(
                 project.full_name,
@@ -179,6 +179,7 @@ def _run(options: _Options, project: Project, signals: Interruptions) -> int:
             Tools(
                 engine=engine,
                 cluster=cluster,
+                routes=cluster.routes,
                 sampler=sampler,
                 judge=partial(judge, gates=settings.rollout.gates),
                 clock=SystemClock(),

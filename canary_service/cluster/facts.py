@@ -10,6 +10,7 @@ from lightkube.resources.discovery_v1 import EndpointSlice
 from lightkube.resources.networking_v1 import IngressClass
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 
+from canary_service.cluster.api import KubernetesApi
 from canary_service.cluster.errors import ClusterError, ForbiddenError
 from canary_service.cluster.live_cluster import LiveCluster
 from canary_service.routing.nginx import Nginx
@@ -41,7 +42,7 @@ def gathered(cluster: LiveCluster) -> Facts:
     objects: dict[str, list[Manifest]] = {}
     unread: dict[str, str] = {}
     try:
-        found = cluster.namespace()
+        found = cluster.api.namespace()
         objects[Namespace.__name__] = [found] if found else []
     except ForbiddenError as error:
         unread[Namespace.__name__] = str(error)
@@ -49,7 +50,7 @@ def gathered(cluster: LiveCluster) -> Facts:
     unserved: set[str] = set()
     for route_kind in router.kinds:
         try:
-            routes = cluster.routes(route_kind)
+            routes = cluster.api.listed_if_known(route_kind)
         except ForbiddenError as error:
             unread[route_kind.kind] = str(error)
         else:
@@ -57,15 +58,15 @@ def gathered(cluster: LiveCluster) -> Facts:
             unserved |= {route_kind.kind} if routes is None else set()
     for kind in (*((IngressClass,) if router.name == Nginx.name else ()), *_LISTED):
         try:
-            objects[kind.__name__] = cluster.listed(kind)
+            objects[kind.__name__] = cluster.api.listed(kind)
         except ForbiddenError as error:
             unread[kind.__name__] = str(error)
     if not objects:
         raise ForbiddenError(unread[Pod.__name__])
     logs = _logs(cluster, objects.get(Pod.__name__, []))
-    others = cluster.routes_of_others()
+    others = cluster.routes.of_others()
     entries = {entry for name in cluster.settings.services for entry in cluster.settings.split_of(name).entries}
-    lacking = {entry: why for entry in entries if (why := cluster.lacking(entry))}
+    lacking = {entry: why for entry in entries if (why := cluster.gateways.lacking(entry))}
     return Facts(time.time(), objects, unread, logs, unserved=frozenset(unserved), of_others=others, lacking=lacking)
 
 
@@ -78,12 +79,12 @@ def _logs(cluster: LiveCluster, pods: list[Manifest]) -> dict[tuple[str, str], L
             of_track = [pod for pod in pods if labels <= (pod["metadata"].get("labels") or {}).items()]
             for pod, container in list(crashed(of_track))[:_LOGS_PER_TRACK]:
                 key = pod["metadata"]["name"], container["name"]
-                logs[key] = _log(cluster, *key)
+                logs[key] = _log(cluster.api, *key)
     return logs
 
 
-def _log(cluster: LiveCluster, pod: str, container: str) -> Log:
+def _log(api: KubernetesApi, pod: str, container: str) -> Log:
     try:
-        return Log(tuple(cluster.log_of_ended(pod, container, LOG_LINES)))
+        return Log(tuple(api.log_of_ended(pod, container, LOG_LINES)))
     except ClusterError as error:  # a kubelet that keeps no logs is no reason to say nothing of the rest
         return Log(unread=str(error))

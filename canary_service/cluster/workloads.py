@@ -1,21 +1,31 @@
-"""What runs in a namespace, looked at for all waits together."""
+"""What runs in a namespace, looked at for all waits together, and waited for."""
 
 import math
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from lightkube.resources.apps_v1 import Deployment, ReplicaSet
 from lightkube.resources.core_v1 import Pod
 from lightkube.resources.discovery_v1 import EndpointSlice
 
+from canary_service.cluster.api import KubernetesApi
+from canary_service.cluster.errors import ClusterError, ForbiddenError, NotReadyError
 from canary_service.config.settings import Settings
 from canary_service.routing.router import Manifest
 from canary_service.routing.split import Track
 from canary_service.workload.labels import object_name, selector
 from canary_service.workload.readiness import Readiness, newest_replica_set, readiness
+
+STUCK_SECONDS: Final = 15.0
+"""So long a reason that time alone will hardly mend has to last until it ends the wait: registries have hiccups."""
+
+POLL_SECONDS: Final = 0.2
+"""Time between two looks of a wait."""
+
+_REPORT_SECONDS: Final = 1.0
 
 _LEAST_SECONDS: Final = 0.2
 """So long a look is good, however quickly it was had."""
@@ -48,20 +58,62 @@ class _Seen:
 
 
 class Workloads:
-    """What runs of the services of a configuration. May be used by several threads at once.
+    """What runs of the services of a configuration. May be used by several threads at once."""
 
-    Args:
-        settings: the configuration.
-        list_: returns all objects of a kind in the namespace.
-    """
-
-    def __init__(self, settings: Settings, list_: Callable[[Any], Sequence[Manifest]]) -> None:
+    def __init__(self, settings: Settings, api: KubernetesApi) -> None:
         self._settings = settings
-        self._list = list_
+        self._api = api
         self._looking = threading.Lock()
         self._seen = _Seen()
 
-    def look(self, name: str, track: Track, at_least: int, since: float) -> PodsSeen:
+    def wait_until_ready(self, name: str, track: Track, report: Callable[[str], object], at_least: int = 0) -> None:
+        """Return when all pods of one track's newest revision take requests by their Service, and no older ones do.
+
+        Args:
+            name: the service.
+            track: its track.
+            report: takes a line on how far it is, once a second has gone and whenever that changes.
+            at_least: pods to wait for even if the Deployment asks for fewer.
+
+        Raises:
+            NotReadyError: not within `readyTimeoutSeconds`, or something lasts that time alone will hardly mend.
+        """
+        timeout = self._settings.services[name].ready_timeout_seconds
+        begin = time.monotonic()
+        reported = ""
+        stuck_since: float | None = None
+        while True:
+            found = self._readiness(name, track, at_least, begin)
+            if found.complete:
+                return
+            now = time.monotonic()
+            stuck_since = (stuck_since or now) if found.stuck else None
+            stuck = stuck_since is not None and now - stuck_since >= STUCK_SECONDS
+            if stuck or now - begin >= timeout:
+                raise NotReadyError(_not_ready(object_name(name, track), track, found, now - begin))
+            progress = f"{found.ready} of {found.wanted} pods take requests; {'; '.join(found.reasons)}"
+            if progress != reported and now - begin >= _REPORT_SECONDS:
+                report(progress)
+                reported = progress
+            time.sleep(POLL_SECONDS)
+
+    def pods_of(self, name: str, track: Track) -> PodsSeen:
+        """Return the pods of one track as they are now.
+
+        Raises:
+            ClusterError: the API server cannot be asked.
+        """
+        return self._look(name, track, 0, time.monotonic())
+
+    def _readiness(self, name: str, track: Track, at_least: int, since: float) -> Readiness:
+        try:
+            return self._look(name, track, at_least, since).readiness
+        except ForbiddenError:
+            raise
+        except ClusterError as error:
+            return Readiness(0, at_least, rolled_out=False, reasons=(str(error),))
+
+    def _look(self, name: str, track: Track, at_least: int, since: float) -> PodsSeen:
         """Return the pods of one track as they were after a moment (monotonic seconds).
 
         Args:
@@ -100,6 +152,17 @@ class Workloads:
                     return self._seen
                 else:
                     begin = time.monotonic()
-                    lists = [self._list(kind) for kind in (Deployment, ReplicaSet, Pod, EndpointSlice)]
+                    lists = [self._api.listed(kind) for kind in (Deployment, ReplicaSet, Pod, EndpointSlice)]
                     lasts = max(_LEAST_SECONDS, (time.monotonic() - begin) * _PAUSE_PER_LOOK)
                     self._seen = _Seen(begin, lasts, *lists)
+
+
+def _not_ready(deployment: str, track: Track, found: Readiness, seconds: float) -> str:
+    reasons = "".join(f"\n  {reason}" for reason in found.reasons) or "\n  no reason was given"
+    consequence = "Stable is as it was, and no weight has risen."
+    if track is Track.STABLE:
+        consequence = "Its older pods serve on, and a canary keeps its share."
+    return (
+        f"Deployment {deployment}: {found.ready} of {found.wanted} pods take requests after {seconds:.0f} s.{reasons}\n"
+        f"{consequence} Correct the configuration and run `pulumi up` again."
+    )

@@ -147,11 +147,11 @@ class CanaryService(KubernetesComponent):
             as_before = before is not None and before.rolled_out and before.generation == metadata["generation"]
             changed = before is not None and not as_before
             if configured or changed:
-                cluster.keep_while_used(self._service, track, configured, superseding=changed)
+                cluster.declared.keep_while_used(self._service, track, configured, superseding=changed)
             if track is Track.CANARY and args.lowers:
                 return
             if not as_before or (track is Track.CANARY and args.raises):
-                cluster.wait_until_ready(self._service, track, report, at_least)
+                cluster.workloads.wait_until_ready(self._service, track, report, at_least)
 
         done = pulumi.Output.all(made.metadata, *(other.metadata for other in others))
         return self._in_thread(done, lambda metadata: wait(metadata[0]))
@@ -191,7 +191,7 @@ class CanaryService(KubernetesComponent):
         loop = asyncio.get_running_loop()
 
         def wait(_: object) -> None:
-            if pending := cluster.wait_until_routed(self._service):
+            if pending := cluster.routes.wait_until_routed(self._service):
                 text = f"{pending}. No request is routed by it: `canary doctor`"
                 loop.call_soon_threadsafe(pulumi.log.warn, text, routes[-1])
 

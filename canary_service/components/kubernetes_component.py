@@ -50,7 +50,7 @@ class KubernetesComponent(pulumi.ComponentResource):
         other_versions: Sequence[str] = (),
     ) -> KubernetesObject:
         manifest = annotated(manifest, self._declared_as)
-        if self._cluster and self._cluster.lost(manifest):
+        if self._cluster and self._cluster.declared.lost(manifest):
             # The provider cannot update what is not there, and the engine does not create what its state has.
             if pulumi.runtime.is_dry_run():
                 ignore_changes = [*ignore_changes, "metadata", "spec"]
@@ -79,7 +79,7 @@ class KubernetesComponent(pulumi.ComponentResource):
     def _put_right(self, manifest: Manifest, made: KubernetesObject, *, scaled: bool) -> None:
         """Apply an object again that others have changed: the engine compares with its state and does not see it."""
         cluster = self._cluster
-        drift = cluster.drift(manifest, keep_replicas=scaled) if cluster else None
+        drift = cluster.declared.drift(manifest, keep_replicas=scaled) if cluster else None
         if not cluster or not drift:
             return
         preview = pulumi.runtime.is_dry_run()
@@ -90,7 +90,7 @@ class KubernetesComponent(pulumi.ComponentResource):
         def restore(metadata: Manifest) -> Manifest:
             if preview and not drift.left_by_engine(metadata):
                 return metadata
-            restored = cluster.restore(manifest, keep_replicas=scaled, dry_run=preview)
+            restored = cluster.declared.restore(manifest, keep_replicas=scaled, dry_run=preview)
             if restored:
                 loop.call_soon_threadsafe(pulumi.log.warn, text, made)
             return restored["metadata"] if restored else metadata
@@ -103,7 +103,7 @@ class KubernetesComponent(pulumi.ComponentResource):
         loop = asyncio.get_running_loop()
 
         def make(_: object) -> None:
-            if self._cluster and self._cluster.restore(manifest):
+            if self._cluster and self._cluster.declared.restore(manifest):
                 text = f"{manifest['kind']} {manifest['metadata']['name']} was missing: put back as declared"
                 loop.call_soon_threadsafe(pulumi.log.warn, text, self)
 

@@ -46,7 +46,7 @@ class Monitoring(KubernetesComponent):
         """
         if not settings.monitoring.enabled:
             return None
-        if cluster and not cluster.knows_monitoring():
+        if cluster and not cluster.declared.knows_monitoring():
             pulumi.log.info(
                 f"no monitoring is deployed: the cluster has no PodMonitor and PrometheusRule ({API_VERSION}). "
                 "docs/monitoring.md has a plain scrape configuration; monitoring.enabled: false ends this line"

@@ -28,19 +28,19 @@ def look(cluster: LiveCluster, settings: Settings, names: Sequence[str], prometh
     return Seen(
         at=time.time(),
         live=live,
-        deployments=cluster.listed(Deployment),
+        deployments=cluster.api.listed(Deployment),
         replica_sets=_listed(cluster, ReplicaSet),
         pods=_listed(cluster, Pod),
         counts=counts,
         not_counted=not_counted,
-        routed_at={name: cluster.route_written_at(name) for name in names},
-        changes={name: cluster.changed_by_others(name) for name in names},
+        routed_at={name: cluster.routes.written_at(name) for name in names},
+        changes={name: cluster.declared.changed_by_others(name) for name in names},
     )
 
 
 def _listed(cluster: LiveCluster, kind: type[ReplicaSet | Pod]) -> list[Manifest] | None:
     try:
-        return cluster.listed(kind)
+        return cluster.api.listed(kind)
     except ForbiddenError:  # what follows from it is not known then
         return None
 

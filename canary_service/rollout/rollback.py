@@ -82,7 +82,7 @@ class Rollback:
         while True:
             problem = ""
             try:
-                self.tools.cluster.lower(dict.fromkeys(left, 0))
+                self.tools.routes.lower(dict.fromkeys(left, 0))
             except ClusterError as error:
                 problem = str(error)
             took = self.tools.clock.monotonic() - since

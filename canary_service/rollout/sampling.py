@@ -61,11 +61,15 @@ _Key = tuple[str, ...]
 """Track and target, and for a histogram the upper bound of the bucket."""
 
 
-class Cluster(Protocol):
-    """What is asked of `cluster.live_cluster.LiveCluster`."""
+class Routes(Protocol):
+    """What is asked of `cluster.routes.Routes`."""
 
     def split(self, name: str) -> Split:
         """Return how the requests of a service are shared now."""
+
+
+class Workloads(Protocol):
+    """What is asked of `cluster.workloads.Workloads`."""
 
     def pods_of(self, name: str, track: Track) -> PodsSeen:
         """Return the pods of one track as they are now."""
@@ -160,9 +164,10 @@ class _WebhookError(Exception):
 class Sampler:
     """Takes samples of the services of one stack. For several threads only if each asks for services of its own."""
 
-    def __init__(self, settings: Settings, prometheus_url: str | None, cluster: Cluster) -> None:
+    def __init__(self, settings: Settings, prometheus_url: str | None, routes: Routes, workloads: Workloads) -> None:
         self._settings = settings
-        self._cluster = cluster
+        self._routes = routes
+        self._workloads = workloads
         self._prometheus = Prometheus(prometheus_url) if prometheus_url else None
         self._prometheus_name = f"Prometheus {shown(prometheus_url)}" if prometheus_url else "Prometheus"
         webhook = settings.rollout.gates.webhook_url
@@ -197,7 +202,7 @@ class Sampler:
         """
         mark, look = Mark(), _Look(self._prometheus_name)
         look.ask_prometheus("requests", lambda: self._since(mark))
-        pods = look.ask("pods", lambda: self._cluster.pods_of(service, Track.CANARY))
+        pods = look.ask("pods", lambda: self._workloads.pods_of(service, Track.CANARY))
         if pods:
             mark.restarts = _restarts(pods.pods)
         return mark
@@ -206,10 +211,10 @@ class Sampler:
         """Look at a canary now. Never raises for what cannot be asked: that is among the sample's problems."""
         look, before, now = _Look(self._prometheus_name), mark.at, time.monotonic()
         seconds, mark.taken = now - mark.taken, now
-        split = look.ask("weight", lambda: self._cluster.split(service))
+        split = look.ask("weight", lambda: self._routes.split(service))
         weight = split.weight if split else None
         seen = {
-            track: look.ask("pods", partial(self._cluster.pods_of, service, track)) for track in self._tracks_asked()
+            track: look.ask("pods", partial(self._workloads.pods_of, service, track)) for track in self._tracks_asked()
         }
         tracks, aligned = look.ask_prometheus("requests", lambda: self._counted(service, mark, seen)) or ({}, None)
         if weight == TOTAL_WEIGHT and not mark.sought:

@@ -40,12 +40,16 @@ class Cluster(Protocol):
         """Return what there is of each service."""
         ...
 
-    def lower(self, weights: Mapping[str, int]) -> object:
-        """Set lower weights through the API server, as many as possible, and read them back."""
-        ...
-
     def mark_rolled_back(self, name: str, image: str | None) -> None:
         """Note beside the canary that this image was rolled back; None removes the note."""
+        ...
+
+
+class Routes(Protocol):
+    """What routes the stack's services (cluster.routes.Routes); each call may raise ClusterError."""
+
+    def lower(self, weights: Mapping[str, int]) -> object:
+        """Set lower weights through the API server, as many as possible, and read them back."""
         ...
 
 
@@ -139,6 +143,7 @@ class Tools:
 
     engine: Engine
     cluster: Cluster
+    routes: Routes
     sampler: Sampler
     judge: Judge
     clock: Clock

@@ -43,11 +43,11 @@ def observed(settings: Settings, provider: Mapping[str, str], *, namespace_follo
         ClusterError: it cannot be asked.
     """
     cluster = LiveCluster(connect(provider), settings)
-    there = settings.create_namespace or namespace_follows or cluster.has_namespace()
+    there = settings.create_namespace or namespace_follows or cluster.api.has_namespace()
     problems = () if there else (missing_namespace(settings),)
     try:
         live = cluster.read()
-        cluster.refuse_unknown_kinds()
+        cluster.routes.refuse_unknown_kinds()
     except UnknownKindError as error:
         return Observed(cluster, {}, (*problems, unknown_kind(settings, str(error))))
     return Observed(cluster, live, (*problems, *_unsupported(settings, cluster), *_unattached(settings, cluster, live)))
@@ -66,7 +66,7 @@ def _unattached(settings: Settings, cluster: LiveCluster, live: Mapping[str, Liv
         if entry not in found.split.entries
     }
     for entry, served_by in moves.items():
-        if why := cluster.lacking(entry):
+        if why := cluster.gateways.lacking(entry):
             yield unattached(entry, served_by, why)
 
 
@@ -82,7 +82,7 @@ def _unsupported(settings: Settings, cluster: LiveCluster) -> Iterator[Problem]:
         for feature, names in settings.router_of_stack().demands(split).items():
             for gateway in split.entries:
                 try:
-                    lacking = sorted(names - cluster.supported_features(gateway))
+                    lacking = sorted(names - cluster.gateways.supported_features(gateway))
                     found = f"status.supportedFeatures of its GatewayClass does not have {', '.join(lacking)}"
                 except ForbiddenError as error:
                     lacking, found = sorted(names), f"what it supports cannot be told: {error}"
@@ -142,11 +142,11 @@ class Update:
         lowered = {name: change.lowers_to for name, change in self.changes.items() if change.lowers_to is not None}
         readable = {name: weight for name, weight in lowered.items() if not self.live[name].unreadable}
         if readable:
-            for name, split in self.cluster.lower(readable).items():
+            for name, split in self.cluster.routes.lower(readable).items():
                 yield f"{name}: {self.live[name].falls_from} → {split.weight} %, set ahead of all else and read back"
         for name in (each for each in lowered if each not in readable):
             try:
-                split = self.cluster.lower({name: lowered[name]})[name]
+                split = self.cluster.routes.lower({name: lowered[name]})[name]
                 yield f"{name}: ? → {split.weight} %, set ahead of all else and read back"
             except ClusterError as error:
                 yield f"{error}. The update itself sets {lowered[name]} %"

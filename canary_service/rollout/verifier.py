@@ -72,7 +72,7 @@ class Verifier:
         live, checks, notes = self._begun(names)
         with Prometheus(self._prometheus) as server:
             for name in filter(lambda name: _is_routed(live[name]), names):
-                since = time.time() - self._cluster.route_written_at(name) - self._sync_seconds
+                since = time.time() - self._cluster.routes.written_at(name) - self._sync_seconds
                 if since < seconds:
                     notes.append(
                         f"{name}: its route was changed {max(since, 0):.0f} s ago; what came before does not count"
@@ -95,7 +95,7 @@ class Verifier:
         """
         live, checks, notes = self._begun(names)
         routed = [name for name in names if _is_routed(live[name])]
-        written = max(map(self._cluster.route_written_at, routed), default=0.0)
+        written = max(map(self._cluster.routes.written_at, routed), default=0.0)
         # Not for ever: the API server's clock may be another one.
         time.sleep(min(max(written + self._sync_seconds - time.time(), 0.0), self._sync_seconds))
         kinds: tuple[Kind, ...] = ("weight", "header", "other-header-value") if sending.with_header else ("weight",)

@@ -92,7 +92,7 @@ class Traefik(SharedObjects):
             spec["tls"] = {"secretName": split.tls_secret}
         manifests = [_object(_SERVICE, metadata(split, {}), {"weighted": weighted})]
         if split.canary and split.mirror:
-            # Not in place of the weights: a field that `LiveCluster.lower` has written would outlive its removal.
+            # Not in place of the weights: a field that `Routes.lower` has written would outlive its removal.
             copies = {"name": split.canary.backend.service, "port": split.canary.backend.port}
             mirrors = [{"kind": "Service"} | copies | {"percent": split.mirror}]
             mirroring = {"kind": _SERVICE, "name": split.name, "mirrors": mirrors}

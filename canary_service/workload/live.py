@@ -199,13 +199,12 @@ def with_stable(settings: Settings, name: str, found: list[Manifest]) -> list[Ma
     """Return the routes with stable's as declared where somebody has deleted those: the canary's own say its weight."""
     if settings.services[name].stable == "existing":
         return found
-    there = {(route["kind"], route["metadata"]["name"]) for route in found}
+    there = set(map(key_of, found))
     declared = settings.split_of(name)
     return found + [
         route.manifest
         for route in settings.router_of_stack().render(declared)
-        if route.services == {declared.stable.service}
-        and (route.manifest["kind"], route.manifest["metadata"]["name"]) not in there
+        if route.services == {declared.stable.service} and key_of(route.manifest) not in there
     ]
 
 
@@ -239,6 +238,11 @@ def changed_by_others(manifest: Manifest) -> set[str]:
         and entry["manager"] not in _CONTROLLERS
         and _time(entry) >= last
     }
+
+
+def key_of(manifest: Manifest) -> tuple[str, str]:
+    """Return kind and name of an object, by which those of one namespace differ."""
+    return manifest["kind"], manifest["metadata"]["name"]
 
 
 def last_written(manifest: Manifest) -> float:

@@ -10,7 +10,7 @@ import pytest
 from lightkube import Client
 from lightkube.resources.core_v1 import Node
 
-from canary_service.cluster.live_cluster import STUCK_SECONDS
+from canary_service.cluster.workloads import STUCK_SECONDS
 from sandbox.lifecycle import Sandbox
 from tests.live.application import eventually
 from tests.live.scene import CANARY, CANARY_IMAGE, GOOD_CANARY, NAME, STABLE_IMAGE, Refusal, Scene

@@ -37,7 +37,8 @@ class Looks:
     def begin(scene: Scene, source: SourceName) -> "Looks":
         settings = scene.stack.settings()
         settings = settings.model_copy(update={"monitoring": settings.monitoring.model_copy(update={"source": source})})
-        sampler = Sampler(settings, scene.sandbox.prometheus_url, LiveCluster(scene.cluster, settings))
+        cluster = LiveCluster(scene.cluster, settings)
+        sampler = Sampler(settings, scene.sandbox.prometheus_url, cluster.routes, cluster.workloads)
         return Looks(sampler, sampler.begin(NAME))
 
     def look(self) -> Sample:

@@ -126,7 +126,7 @@ def cluster(api: Api) -> LiveCluster:
 
 
 def test_all_are_lowered_between_two_looks(api: Api, cluster: LiveCluster) -> None:
-    lowered = cluster.lower(dict.fromkeys(NAMES, 0))
+    lowered = cluster.routes.lower(dict.fromkeys(NAMES, 0))
     assert {name: split.weight for name, split in lowered.items()} == dict.fromkeys(NAMES, 0)
     assert api.requests == ["list", *(f"patch {name}-canary" for name in NAMES), "list"]
 
@@ -134,7 +134,7 @@ def test_all_are_lowered_between_two_looks(api: Api, cluster: LiveCluster) -> No
 @pytest.mark.parametrize("router", ROUTERS)
 def test_behind_any_router_the_weight_falls_by_one_patch_of_each_service(router: str) -> None:
     api = Api(router)
-    lowered = LiveCluster(cast("Client", api), settings(router)).lower(dict.fromkeys(NAMES, 0))
+    lowered = LiveCluster(cast("Client", api), settings(router)).routes.lower(dict.fromkeys(NAMES, 0))
     canary = "-canary" if Feature.ATTACH in ROUTERS[router].features else ""
     look = ["list"] * len(ROUTERS[router].kinds)
     assert {name: split.weight for name, split in lowered.items()} == dict.fromkeys(NAMES, 0)
@@ -158,7 +158,7 @@ def test_while_two_routers_share_the_requests_the_greater_weight_is_in_force() -
     _, cluster = moving(5)
     live = cluster.read()
     assert {(each.weight, each.former_routers) for each in live.values()} == {(50, ("nginx",))}
-    assert cluster.split("pay").weight == 50
+    assert cluster.routes.split("pay").weight == 50
 
 
 @pytest.mark.parametrize(("accepted", "weight", "rises_from"), [(False, 45, 45), (True, 60, 45)])
@@ -178,7 +178,7 @@ def test_a_route_that_no_router_has_accepted_is_not_in_force_and_falls_neverthel
     assert (live.weight, live.rises_from, live.falls_from, live.unreadable) == (weight, rises_from, 60, "")
     with pytest.raises(RefusedError, match="at most 95 now: 45 % of cart are in force"):
         transitions(settings("gateway", 96), cluster.read(), "shop/dev")
-    assert cluster.lower({"pay": 50})["pay"].weight == 50
+    assert cluster.routes.lower({"pay": 50})["pay"].weight == 50
     assert api.weights()["pay"] == "45"
 
 
@@ -195,7 +195,7 @@ def test_where_the_router_that_serves_cannot_be_read_an_unaccepted_route_says_no
 def test_while_two_routers_share_the_requests_the_weight_falls_in_both() -> None:
     api, cluster = moving()
     cluster.read()
-    assert {each.weight for each in cluster.lower(dict.fromkeys(NAMES, 0)).values()} == {0}
+    assert {each.weight for each in cluster.routes.lower(dict.fromkeys(NAMES, 0)).values()} == {0}
     assert set(api.weights().values()) == {"0"}
     services = [api.objects["TraefikService", name]["spec"]["weighted"]["services"] for name in NAMES]
     assert {weighted[1]["weight"] for weighted in services} == {0}
@@ -204,7 +204,7 @@ def test_while_two_routers_share_the_requests_the_weight_falls_in_both() -> None
 def test_no_router_gets_more_when_the_other_is_lowered() -> None:
     api, cluster = moving(5)
     cluster.read()
-    assert cluster.lower({"pay": 20})["pay"].weight == 20
+    assert cluster.routes.lower({"pay": 20})["pay"].weight == 20
     assert api.weights()["pay"] == "20"
     assert api.objects["TraefikService", "pay"]["spec"]["weighted"]["services"][1]["weight"] == 5
 
@@ -255,18 +255,18 @@ def answered(*conditions: dict[str, str], gateways: dict[str, list[str]] | None 
 
 
 def test_a_route_that_a_controller_refuses_ends_the_update_in_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("canary_service.cluster.live_cluster.STUCK_SECONDS", 0.0)
+    monkeypatch.setattr("canary_service.cluster.routes.STUCK_SECONDS", 0.0)
     with pytest.raises(NotReadyError, match="HTTPRoute pay: NotAllowedByListeners: no such namespace\nNo request"):
-        answered(NO).wait_until_routed("pay")
+        answered(NO).routes.wait_until_routed("pay")
 
 
 def test_a_controller_that_does_not_answer_is_told_and_waited_for_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("canary_service.cluster.live_cluster.STUCK_SECONDS", 0.0)
-    assert "no controller has answered for Gateway gateways/gateway" in answered().wait_until_routed("pay")
+    monkeypatch.setattr("canary_service.cluster.routes.STUCK_SECONDS", 0.0)
+    assert "no controller has answered for Gateway gateways/gateway" in answered().routes.wait_until_routed("pay")
 
 
 def test_a_route_that_is_accepted_is_not_waited_for() -> None:
-    assert answered(YES).wait_until_routed("pay") == ""
+    assert answered(YES).routes.wait_until_routed("pay") == ""
 
 
 @pytest.mark.parametrize(
@@ -280,13 +280,13 @@ def test_a_route_that_is_accepted_is_not_waited_for() -> None:
 def test_what_was_accepted_by_a_gateway_that_is_gone_is_not_in_force(
     monkeypatch: pytest.MonkeyPatch, gateways: dict[str, list[str]] | None, said: str
 ) -> None:
-    monkeypatch.setattr("canary_service.cluster.live_cluster.STUCK_SECONDS", 0.0)
+    monkeypatch.setattr("canary_service.cluster.routes.STUCK_SECONDS", 0.0)
     cluster = answered(YES, gateways=gateways)
 
     pending = cluster.read()["pay"].pending
 
     assert (pending.reason if pending else "") == said
-    assert cluster.wait_until_routed("pay") == said
+    assert cluster.routes.wait_until_routed("pay") == said
 
 
 def test_a_controller_has_time_to_follow_before_its_answer_is_out_of_date(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,7 +300,7 @@ def test_a_controller_has_time_to_follow_before_its_answer_is_out_of_date(monkey
     written = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
 
     def pending(seconds: float) -> str:
-        monkeypatch.setattr("canary_service.cluster.live_cluster.time.time", lambda: written + seconds)
+        monkeypatch.setattr("canary_service.cluster.routes.time.time", lambda: written + seconds)
         found = LiveCluster(cast("Client", api), settings("gateway")).read()["pay"].pending
         return found.reason if found else ""
 
@@ -317,27 +317,27 @@ def test_a_refusal_says_more_than_that_the_gateway_is_gone() -> None:
 def test_one_that_is_refused_keeps_no_other_from_being_lowered(api: Api, cluster: LiveCluster) -> None:
     api.forbidden = "cart-canary"
     with pytest.raises(ClusterError, match=r"cart: the weight is not lowered: the API server refused: .*forbidden"):
-        cluster.lower(dict.fromkeys(NAMES, 0))
+        cluster.routes.lower(dict.fromkeys(NAMES, 0))
     assert api.weights() == {"cart": "50", "pay": "0", "shop": "0"}
 
 
 def test_a_weight_that_is_not_read_back_is_not_claimed(api: Api, cluster: LiveCluster) -> None:
     api.deaf = "pay-canary"
     with pytest.raises(ClusterError, match=r"^pay: the weight is not lowered: 0 was set, but 50 read back$"):
-        cluster.lower(dict.fromkeys(NAMES, 0))
+        cluster.routes.lower(dict.fromkeys(NAMES, 0))
 
 
 def test_a_route_that_is_no_split_is_told_and_the_others_are_lowered(api: Api, cluster: LiveCluster) -> None:
     api.routes["shop-canary"]["metadata"]["annotations"][WEIGHT] = "half"
     with pytest.raises(ClusterError, match=r"shop: the weight is not lowered: .*'half', not a whole number"):
-        cluster.lower(dict.fromkeys(NAMES, 20))
+        cluster.routes.lower(dict.fromkeys(NAMES, 20))
     assert api.weights() == {"cart": "20", "pay": "20", "shop": "half"}
 
 
 def test_a_route_that_is_no_split_is_put_back_as_declared_with_weight_0(api: Api, cluster: LiveCluster) -> None:
     api.serve_services()
     api.routes["shop-canary"]["metadata"]["annotations"][WEIGHT] = "half"
-    assert cluster.lower({"shop": 0})["shop"].weight == 0
+    assert cluster.routes.lower({"shop": 0})["shop"].weight == 0
     assert api.weights() == {"cart": "50", "pay": "50", "shop": "0"}
 
 
@@ -352,7 +352,7 @@ def changed_by_hand() -> tuple[Api, LiveCluster]:
 def test_a_weight_falls_to_0_although_a_rule_beside_it_was_changed_by_hand() -> None:
     api, cluster = changed_by_hand()
     assert cluster.read()["pay"].unreadable
-    assert cluster.lower({"pay": 0})["pay"].weight == 0
+    assert cluster.routes.lower({"pay": 0})["pay"].weight == 0
     weighted = api.objects["TraefikService", "pay"]["spec"]["weighted"]["services"]
     assert [share["weight"] for share in weighted] == [100, 0]
     assert cluster.read()["pay"].unreadable == ""
@@ -362,19 +362,19 @@ def test_a_route_that_cannot_be_put_back_is_not_claimed_to_be_at_0() -> None:
     api, cluster = changed_by_hand()
     api.deaf = "pay"
     with pytest.raises(ClusterError, match=r"^pay: the weight is not lowered: IngressRoute pay: .*Method"):
-        cluster.lower({"pay": 0})
+        cluster.routes.lower({"pay": 0})
     assert cluster.read()["pay"].unreadable
 
 
 def test_a_route_is_put_back_without_a_canary_whose_service_is_not_there() -> None:
     api, cluster = changed_by_hand()
     del api.objects["Service", "pay-canary"]
-    assert cluster.lower({"pay": 0})["pay"].canary is None
+    assert cluster.routes.lower({"pay": 0})["pay"].canary is None
 
 
 def test_a_canary_falls_although_somebody_has_deleted_the_route_of_stable(api: Api, cluster: LiveCluster) -> None:
     del api.objects["Ingress", "pay"]
-    assert cluster.lower({"pay": 0})["pay"].weight == 0
+    assert cluster.routes.lower({"pay": 0})["pay"].weight == 0
     assert api.weights()["pay"] == "0"
 
 
@@ -383,7 +383,7 @@ def test_a_route_that_changes_hands_within_its_kind_falls_where_it_is() -> None:
     api.serve_services()
     cluster = LiveCluster(cast("Client", api), settings("gateway"))
     cluster.read()
-    assert cluster.lower({"pay": 0})["pay"].weight == 0
+    assert cluster.routes.lower({"pay": 0})["pay"].weight == 0
     assert [each["kind"] for each in api.objects["HTTPRoute", "pay"]["spec"]["parentRefs"]] == ["Service"]
 
 
@@ -396,7 +396,7 @@ def test_while_two_routers_share_the_requests_what_one_does_has_to_be_known(kind
     found = cluster.read()
     assert (bool(found["pay"].unreadable), found["shop"].unreadable) == (True, "")
     with pytest.raises(UnreadableRouteError):
-        cluster.split("pay")
+        cluster.routes.split("pay")
 
 
 def lacking() -> tuple[Api, LiveCluster]:
@@ -413,13 +413,13 @@ def test_what_serves_is_read_where_the_declared_router_cannot_be() -> None:
     assert (found.weight, found.former_routers, found.unreadable) == (50, ("nginx",), "")
     assert "router traefik needs TraefikService (traefik.io/v1alpha1), which the cluster" in found.misrouted[-1]
     with pytest.raises(UnknownKindError, match="router traefik needs TraefikService"):
-        cluster.refuse_unknown_kinds()
+        cluster.routes.refuse_unknown_kinds()
 
 
 def test_what_serves_is_lowered_where_the_declared_router_cannot_be_read() -> None:
     api, cluster = lacking()
     cluster.read()
-    assert {split.weight for split in cluster.lower(dict.fromkeys(NAMES, 0)).values()} == {0}
+    assert {split.weight for split in cluster.routes.lower(dict.fromkeys(NAMES, 0)).values()} == {0}
     assert set(api.weights().values()) == {"0"}
 
 
@@ -433,7 +433,7 @@ def test_where_nothing_serves_a_router_that_cannot_be_read_is_an_error() -> None
 
 def test_a_service_without_a_canary_is_left_as_it_is(api: Api, cluster: LiveCluster) -> None:
     del api.objects["Ingress", "pay-canary"]
-    assert cluster.lower({"pay": 0, "shop": 0})["pay"].canary is None
+    assert cluster.routes.lower({"pay": 0, "shop": 0})["pay"].canary is None
     assert api.requests == ["list", "patch shop-canary", "list"]
 
 
@@ -451,16 +451,16 @@ def test_what_a_mirror_needs_is_missing_only_once_there_is_a_mirror() -> None:
         api.objects.pop(("TraefikService", "pay-canary"), None)
         cluster = LiveCluster(cast("Client", api), declared)
         cluster.read()
-        assert cluster.lost(mirror) is bool(mirrored)
+        assert cluster.declared.lost(mirror) is bool(mirrored)
 
 
 @pytest.mark.parametrize("router", ["gateway", "istio"])
 def test_a_canary_that_is_lowered_gets_no_copies_any_more(router: str) -> None:
     api = Api(router, weight=0, mirror=20)
     cluster = LiveCluster(cast("Client", api), settings(router, 0, 20))
-    assert {split.mirror for split in cluster.splits().values() if isinstance(split, Split)} == {20}
+    assert {split.mirror for split in cluster.routes.splits().values() if isinstance(split, Split)} == {20}
 
-    lowered = cluster.lower({"pay": 0})
+    lowered = cluster.routes.lower({"pay": 0})
 
     assert (lowered["pay"].weight, lowered["pay"].mirror) == (0, 0)
     assert api.requests == ["list", "list", "patch pay", "list"]

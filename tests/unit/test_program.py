@@ -64,7 +64,7 @@ def stack(name: str) -> dict[str, str]:
 
 
 class EmptyCluster:
-    """Stands for a cluster in which there is nothing yet and pods are ready at once; keeps what it is asked."""
+    """Stands for a cluster in which there is nothing yet and pods are ready at once; keeps what its parts are asked."""
 
     waited_for: list[tuple[str, Track]]
     lowered: list[tuple[str, int]]
@@ -74,6 +74,7 @@ class EmptyCluster:
 
     def __init__(self, _: object, settings: Settings) -> None:
         self.settings = settings
+        self.api = self.declared = self.routes = self.workloads = self
 
     def has_namespace(self) -> bool:
         return True

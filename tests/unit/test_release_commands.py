@@ -192,6 +192,7 @@ class Unreadable:
 
     def __init__(self, settings: Settings, *, answers: bool) -> None:
         self.settings = settings
+        self.routes = self
         self._answers = answers
 
     def read(self) -> dict[str, LiveService]:

@@ -204,7 +204,7 @@ def watch(server: Server, cluster: FakeCluster) -> Iterator[Watch]:
     server.pods["s-0"].answer(1000)
     server.pods["c-0"].answer(200, "500")
     server.values["memory"] = [2**20 * 25]
-    sampler = Sampler(settings(), server.url, cluster)
+    sampler = Sampler(settings(), server.url, cluster, cluster)
     yield Watch(server, cluster, sampler)
     sampler.close()
 
@@ -397,7 +397,7 @@ class TestNotAnswered:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setattr(canary_service.rollout.prometheus, "TIMEOUT_SECONDS", 0.2)
-        slow = Watch(watch.server, watch.cluster, Sampler(settings(), watch.server.url, watch.cluster))
+        slow = Watch(watch.server, watch.cluster, Sampler(settings(), watch.server.url, watch.cluster, watch.cluster))
 
         asked: list[str] = []
 
@@ -422,18 +422,18 @@ class TestNotAnswered:
 
     def test_a_server_that_is_not_there_is_a_problem(self, cluster: FakeCluster) -> None:
         for url in ("http://127.0.0.1:1", "http://[x", "http://me:s3cret@127.0.0.1:1/"):
-            sampler = Sampler(settings(), url, cluster)
+            sampler = Sampler(settings(), url, cluster, cluster)
             sample = sampler.sample("app", sampler.begin("app"))
             assert sample.problems.keys() == {"requests", "memory"}
             assert "s3cret" not in str(sample.problems)
             assert sample.problems["requests"].startswith("Prometheus http://")
 
     def test_a_server_that_does_not_answer_is_told_before_a_run(self, server: Server, cluster: FakeCluster) -> None:
-        (told,) = Sampler(settings(), "http://me:s3cret@127.0.0.1:1/", cluster).obstacles()
+        (told,) = Sampler(settings(), "http://me:s3cret@127.0.0.1:1/", cluster, cluster).obstacles()
 
         assert told.startswith("Prometheus http://127.0.0.1:1/: ConnectError: ")
         assert "canaries are held" in told
-        assert Sampler(settings(), server.url, cluster).obstacles() == []
+        assert Sampler(settings(), server.url, cluster, cluster).obstacles() == []
 
     def test_steps_that_are_hardly_longer_than_the_time_between_scrapes_are_told_before_a_run(
         self, server: Server, cluster: FakeCluster
@@ -443,7 +443,7 @@ class TestNotAnswered:
             rollout = made.rollout.model_copy(update={"step_seconds": seconds})
             monitoring = made.monitoring.model_copy(update={"source": source})
             made = made.model_copy(update={"rollout": rollout, "monitoring": monitoring})
-            return Sampler(made, server.url, cluster).obstacles()
+            return Sampler(made, server.url, cluster, cluster).obstacles()
 
         assert told(60) == told(20, "traefik") == []
         (text,) = told(20)
@@ -451,7 +451,7 @@ class TestNotAnswered:
         assert "Set it to 60 or more" in text
 
     def test_without_a_server_in_the_configuration_its_key_is_named(self, cluster: FakeCluster) -> None:
-        sampler = Sampler(settings(), None, cluster)
+        sampler = Sampler(settings(), None, cluster, cluster)
 
         sample = sampler.sample("app", sampler.begin("app"))
 
@@ -514,7 +514,7 @@ class TestUsersGates:
     ) -> None:
         server.values["logins{namespace='shop',app='app'}"] = values
         found = settings(queries={"logins": {"query": self.QUERY, "max": 5}})
-        sampler = Sampler(found, server.url, cluster)
+        sampler = Sampler(found, server.url, cluster, cluster)
 
         sample = sampler.sample("app", sampler.begin("app"))
 
@@ -533,7 +533,7 @@ class TestUsersGates:
         decision: bool | str | None,  # noqa: FBT001 - its answer
     ) -> None:
         server.webhook = status
-        sampler = Sampler(settings(webhookUrl=f"{server.url}/gate?token=s3cret"), server.url, cluster)
+        sampler = Sampler(settings(webhookUrl=f"{server.url}/gate?token=s3cret"), server.url, cluster, cluster)
 
         sample = sampler.sample("app", sampler.begin("app"))
 
@@ -544,7 +544,7 @@ class TestUsersGates:
         assert server.told == [{"namespace": "shop", "service": "app", "weight": 20}]
 
     def test_a_webhook_that_is_not_there_holds_and_shows_no_token(self, server: Server, cluster: FakeCluster) -> None:
-        sampler = Sampler(settings(webhookUrl="http://127.0.0.1:1/s3cret"), server.url, cluster)
+        sampler = Sampler(settings(webhookUrl="http://127.0.0.1:1/s3cret"), server.url, cluster, cluster)
 
         sample = sampler.sample("app", sampler.begin("app"))
 

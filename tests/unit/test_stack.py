@@ -24,7 +24,7 @@ from pulumi.runtime.proto import language_pb2_grpc
 
 import canary_service.rollout.stack
 from canary_service.cluster.errors import ClusterError
-from canary_service.cluster.live_cluster import _not_ready
+from canary_service.cluster.workloads import _not_ready
 from canary_service.config.loader import ConfigError, Problem
 from canary_service.rollout import engine
 from canary_service.rollout.configuration import stored

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -41,7 +42,7 @@ def test_an_image_is_replaced_when_the_router_in_force_too_has_had_time_to_follo
     change = Transition(lowers_to=5, replaces=True)
     assert ROUTERS["istio"].sync_seconds > ROUTERS["traefik"].sync_seconds
 
-    list(Update(load(RAW | {"router": "traefik"}), cast("LiveCluster", Lowering()), live, {"shop": change}).lower())
+    list(Update(load(RAW | {"router": "traefik"}), behind(Lowering()), live, {"shop": change}).lower())
 
     assert pauses == [ROUTERS[slowest].sync_seconds]
 
@@ -53,9 +54,13 @@ class Refusing:
         raise ClusterError(f"{', '.join(weights)}: the weight is not lowered: two rules")
 
 
+def behind(routes: object) -> LiveCluster:
+    return cast("LiveCluster", SimpleNamespace(routes=routes))
+
+
 def test_an_update_that_puts_an_unreadable_route_back_goes_on_when_that_cannot_be_done_ahead() -> None:
     live = {"shop": LiveService(unreadable="two rules")}
-    update = Update(load(RAW), cast("LiveCluster", Refusing()), live, {"shop": Transition(lowers_to=0)})
+    update = Update(load(RAW), behind(Refusing()), live, {"shop": Transition(lowers_to=0)})
 
     assert list(update.lower()) == ["shop: the weight is not lowered: two rules. The update itself sets 0 %"]
 
@@ -64,6 +69,7 @@ class Gateways:
     """Has a Gateway whose implementation lists these features; None is that who asks may not see it."""
 
     def __init__(self, listed: frozenset[str] | None) -> None:
+        self.api = self.gateways = self.routes = self
         self._listed = listed
 
     def take_the_place_of_the_cluster(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,4 +224,4 @@ def test_what_a_gateway_supports_is_what_its_class_lists_or_a_silent_controller_
 ) -> None:
     cluster = LiveCluster(cast("Client", Classes(controller, status)), behind_a_gateway(SERVICE, 5))
 
-    assert cluster.supported_features(Entry("public", "gateways")) == known
+    assert cluster.gateways.supported_features(Entry("public", "gateways")) == known

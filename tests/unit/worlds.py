@@ -232,7 +232,7 @@ class World:
 
     def run(self, *listeners: Callable[[AnyEvent], object], **task: Any) -> Finished:  # noqa: ANN401 - fields of Task
         """Run a driver from its start to its end."""
-        tools = Tools(self, self, self, judged, self, self, self, lambda _line: None)
+        tools = Tools(self, self, self, self, judged, self, self, self, lambda _line: None)
         driver = Driver(Task(STACK, **task), tools, [self.events.append, *listeners])
         try:
             start = driver.prepare()
