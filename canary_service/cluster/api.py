@@ -1,6 +1,7 @@
 """The API server, as far as it is asked for one namespace: objects as plain mappings, and its refusals in words."""
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, Final, TypeVar
@@ -23,6 +24,9 @@ LOWERING_MANAGER: Final = FIELD_MANAGER + "-lowering"
 
 _FORBIDDEN: Final = 403
 _NOT_FOUND: Final = 404
+
+_PATIENCE_SECONDS: Final = 10.0
+"""How long an API server that asks for patience is asked again; client-go does so ten times, mostly after 1 s each."""
 
 Found = TypeVar("Found")
 
@@ -218,11 +222,23 @@ class KubernetesApi:
 
         return self._asked(found)
 
+    def _patiently(self, ask: Callable[[], Found]) -> Found:
+        """Ask until the answer is not to come again later, as when its storage is initializing after a start."""
+        until = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            try:
+                # One at a time: msgspec, which decodes the answers, ended the process when threads did so at once.
+                with self._asking:
+                    return ask()
+            except httpx2.HTTPStatusError as error:
+                later = error.response.headers.get("Retry-After", "")
+                if not later.isdecimal() or time.monotonic() + int(later) > until:
+                    raise
+            time.sleep(int(later))
+
     def _asked(self, ask: Callable[[], Found]) -> Found:
         try:
-            # One at a time: msgspec, which decodes the answers, ended the process when threads did so at once.
-            with self._asking:
-                return ask()
+            return self._patiently(ask)
         except ApiError as error:
             refused = ForbiddenError if error.status.code == _FORBIDDEN else ClusterError
             raise refused(f"the API server refused: {error.status.message or error}") from error

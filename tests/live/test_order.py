@@ -144,8 +144,8 @@ def test_the_weight_falls_before_the_canary_shrinks(scene: Scene, mutation: Muta
 
 @mutations(
     COMPONENT,
-    "self._object(manifest, [*pods, *previous], waits=waits)",
-    "self._object(manifest, previous)",
+    "[*pods, *previous], waits=waits",
+    "previous, waits=[]",
 )
 def test_an_aborted_canary_loses_its_route_before_its_pods(scene: Scene, mutation: Mutation | None) -> None:
     if mutation:  # the order of deletion is that of the dependencies when it was made
