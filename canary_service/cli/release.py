@@ -293,12 +293,15 @@ class _Doing:
 
 @contextmanager
 def _taken_back(stack: Stack, *, keep: bool) -> Iterator[None]:
-    """Let the stack's file say again what is in force when an update was refused before it began."""
+    """Let the stack's file say again what is in force when an update was refused before it began, but to `keep` it."""
     try:
         yield
     except EngineError as error:
         if not keep and (error.usage or isinstance(error, LockedError | PolicyError)) and stack.restore():
             raise type(error)(f"{error}\nThe stack's file is as it was.", usage=error.usage) from error
+        if keep and error.usage:
+            told = str(error).replace("nothing was changed", "nothing more was changed", 1)
+            raise type(error)(told, usage=True) from error
         raise
 
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from typing import Final
 
 from lightkube.resources.core_v1 import Service
 
@@ -16,7 +17,12 @@ from canary_service.routing.registry import ROUTERS
 from canary_service.routing.router import Manifest, Pending, RouteKind, Router, UnreadableRouteError
 from canary_service.routing.split import Split
 from canary_service.workload.facts import KINDS
-from canary_service.workload.live import LiveService, applied, key_of, last_written, routes_of, with_stable
+from canary_service.workload.live import LiveService, applied, key_of, last_written, read_split, routes_of, with_stable
+
+_WHERE_REQUESTS_COME_IN: Final = frozenset(
+    {"entryPoints", "gateways", "hostnames", "hosts", "ingressClassName", "parentRefs", "tls"}
+)
+"""Fields of routes' specifications that say by what requests reach them, not where they go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +155,9 @@ class Routes:
             try:
                 split = _most(after[name])
             except UnreadableRouteError as error:
-                problems.setdefault(name, str(error))
+                of_others = [each.router.name for each in after[name] if each.router is not self._router]
+                back = f". To have it put back: `pulumi config set router {of_others[0]}`" if of_others else ""
+                problems.setdefault(name, f"{error}{back}")
                 continue
             if split.canary and split.weight != weight:
                 problems.setdefault(name, f"{weight} was set, but {split.weight} read back")
@@ -216,12 +224,14 @@ class Routes:
         for name, of in routers.items():
             own = [(each, routes_of(self._settings, name, routes.get(each.name, []))) for each in of]
             read = [
-                _Routed(each, there, _read(each, self._with_stable(each, name, there))) for each, there in own if there
+                _Routed(each, there, self._read(name, each, self._with_stable(each, name, there)))
+                for each, there in own
+                if there
             ]
             # Objects of a kind that two routers have are those of the one that can read them.
             kinds = {each.router.kinds for each in read if isinstance(each.split, Split)}
             read = [each for each in read if isinstance(each.split, Split) or each.router.kinds not in kinds]
-            found[name] = read or [_Routed(self._router, [], _read(self._router, []))]
+            found[name] = read or [_Routed(self._router, [], self._read(name, self._router, []))]
         return found
 
     def _with_stable(self, router: Router, name: str, routes: list[Manifest]) -> list[Manifest]:
@@ -246,7 +256,8 @@ class Routes:
     def _put_back(self, name: str, found: _Routed) -> None:
         """Put back, as declared but with weight 0, objects of the declared router; how others were is not known.
 
-        A canary whose Service is not there gets no rule either, which some routers would fail the whole route for.
+        Requests come in where they do now: what is declared of that may be wrong, which an update would refuse. A
+        canary whose Service is not there gets no rule either, which some routers would fail the whole route for.
 
         Raises:
             ClusterError: the API server refused one; the others are put back.
@@ -257,13 +268,16 @@ class Routes:
         if split.canary:
             serves = self._api.get(Service, split.canary.backend.service)
             split = replace(split, canary=replace(split.canary, weight=0, mirror=0) if serves else None)
-        there = set(map(key_of, found.routes))
+        there = {key_of(route): route["spec"] for route in found.routes}
         others = self._settings.services[name].stable == "existing"
         refused: ClusterError | None = None
         for route in self._router.render(split):
-            if key_of(route.manifest) in there and not (others and route.services == {split.stable.service}):
+            before = there.get(key_of(route.manifest))
+            if before is not None and not (others and route.services == {split.stable.service}):
+                spec = route.manifest["spec"]
+                kept = {key: before[key] for key in _WHERE_REQUESTS_COME_IN & before.keys() & spec.keys()}
                 try:
-                    self._write(route.manifest)
+                    self._write(route.manifest | {"spec": spec | kept})
                 except ClusterError as error:
                     refused = error
         if refused:
@@ -307,7 +321,7 @@ class Routes:
             former = {router: routes_of(self._settings, name, there) for router, there in others.items()}
             if live.split is None:  # objects of the declared router's kinds may say the split of another one
                 former |= {router.name: routes_of(self._settings, name, routes) for router in self._alike}
-            splits = {router: _read(ROUTERS[router], there) for router, there in former.items() if there}
+            splits = {router: self._read(name, ROUTERS[router], there) for router, there in former.items() if there}
             names = [each for each, split in splits.items() if each in others or isinstance(split, Split)]
             declared = [live.split] if live.split else []
             readable = [*declared, *(split for split in splits.values() if isinstance(split, Split))]
@@ -328,8 +342,14 @@ class Routes:
         return found
 
     def _reads(self, router: Router, routes: Sequence[Manifest]) -> bool:
-        own = (routes_of(self._settings, name, routes) for name in self._settings.services)
-        return any(isinstance(_read(router, found), Split) for found in own if found)
+        own = {name: routes_of(self._settings, name, routes) for name in self._settings.services}
+        return any(isinstance(self._read(name, router, found), Split) for name, found in own.items() if found)
+
+    def _read(self, name: str, router: Router, routes: Sequence[Manifest]) -> Split | UnreadableRouteError:
+        try:
+            return read_split(self._settings, name, router, routes)
+        except UnreadableRouteError as error:
+            return error
 
     @property
     def _alike(self) -> list[Router]:
@@ -345,13 +365,6 @@ class Routes:
         metadata = manifest["metadata"]
         change: Manifest = {"metadata": {"annotations": metadata.get("annotations") or {}}, "spec": manifest["spec"]}
         self._api.patch(resource_of(manifest), metadata["name"], change)
-
-
-def _read(router: Router, routes: Sequence[Manifest]) -> Split | UnreadableRouteError:
-    try:
-        return router.read(routes)
-    except UnreadableRouteError as error:
-        return error
 
 
 def _most(found: Sequence[_Routed]) -> Split:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from canary_service.config.loader import Problem
 from canary_service.config.settings import Settings
@@ -16,9 +15,6 @@ from canary_service.workload.live import SERVICE_COMPONENT, LiveService, declare
 from canary_service.workload.stickiness import kept_at_weight_0
 
 TAKEOVER_GUIDE = "docs/takeover.md"
-
-_KNOWN_ROUTER: Final = f"pulumi config set router {Nginx.name}"
-"""Its objects are of Kubernetes' own kinds."""
 
 
 class RefusedError(Exception):
@@ -54,9 +50,11 @@ def missing_namespace(settings: Settings) -> Problem:
     return Problem("namespace", settings.namespace, "a namespace that is there", create)
 
 
-def unknown_kind(settings: Settings, why: str) -> Problem:
-    """Return what is wrong with a router whose objects the cluster does not know."""
-    return Problem("router", settings.router, f"a router whose objects the cluster knows. {why}", _KNOWN_ROUTER)
+def unknown_kind(settings: Settings, why: str, serving: Sequence[str]) -> Problem:
+    """Return what is wrong with a router whose objects the cluster does not know; other routers may be `serving`."""
+    known = next(iter(serving), Nginx.name)  # whose objects are of Kubernetes' own kinds
+    allowed = f"a router whose objects the cluster knows. {why}"
+    return Problem("router", settings.router, allowed, f"pulumi config set router {known}")
 
 
 def unsupported(settings: Settings, name: str, feature: Feature, why: str) -> Problem:

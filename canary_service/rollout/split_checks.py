@@ -8,7 +8,7 @@ from canary_service.rollout.diagnosis import UP, Case, Evidence, Finding, eviden
 from canary_service.routing.gateway import KIND
 from canary_service.routing.router import Manifest, UnreadableRouteError
 from canary_service.routing.split import Backend, Header, Match, SessionAffinity, Split, Track
-from canary_service.workload.live import last_written, routes_of
+from canary_service.workload.live import last_written, read_split, routes_of
 
 
 def route_kinds(case: Case) -> Iterator[Finding]:
@@ -76,7 +76,7 @@ def former_router(case: Case) -> Iterator[Finding]:
 def weight_in_force(case: Case) -> int | None:
     """Return the percent of the requests that the router's objects give the canary, None where they do not say."""
     try:
-        canary = case.settings.router_of_stack().read(_routes(case)).canary
+        canary = read_split(case.settings, case.name, case.settings.router_of_stack(), _routes(case)).canary
     except UnreadableRouteError:
         return None
     return canary.weight if canary else None

@@ -45,11 +45,13 @@ def observed(settings: Settings, provider: Mapping[str, str], *, namespace_follo
     cluster = LiveCluster(connect(provider), settings)
     there = settings.create_namespace or namespace_follows or cluster.api.has_namespace()
     problems = () if there else (missing_namespace(settings),)
+    live: Mapping[str, LiveService] = {}
     try:
         live = cluster.read()
         cluster.routes.refuse_unknown_kinds()
     except UnknownKindError as error:
-        return Observed(cluster, {}, (*problems, unknown_kind(settings, str(error))))
+        serving = [router for found in live.values() for router in found.former_routers]
+        return Observed(cluster, {}, (*problems, unknown_kind(settings, str(error), serving)))
     return Observed(cluster, live, (*problems, *_unsupported(settings, cluster), *_unattached(settings, cluster, live)))
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from canary_service.config.settings import Settings
-from canary_service.routing.router import Manifest, Pending, UnreadableRouteError
+from canary_service.routing.router import Manifest, Pending, Router, UnreadableRouteError
 from canary_service.routing.split import Split, Track
 from canary_service.workload.labels import VERSION_LABEL, object_name
 from canary_service.workload.readiness import generation, rollout_completed
@@ -171,7 +171,7 @@ def live_service(settings: Settings, name: str, objects: Objects) -> LiveService
     router = settings.router_of_stack()
     try:
         found = routes_of(settings, name, objects.routes)
-        split = router.read(with_stable(settings, name, found)) if found else None
+        split = read_split(settings, name, router, with_stable(settings, name, found)) if found else None
         pending = router.pending(found) if found else None
     except UnreadableRouteError as error:
         unreadable = str(error)
@@ -193,6 +193,23 @@ def live_service(settings: Settings, name: str, objects: Objects) -> LiveService
         selector=(stable_service["spec"].get("selector") or {}) if stable_service else None,
         pending=pending,
     )
+
+
+def read_split(settings: Settings, name: str, router: Router, routes: Sequence[Manifest]) -> Split:
+    """Return the split that the objects of a router say for a service.
+
+    Raises:
+        UnreadableRouteError: they say none, or one between other Services than the service's own.
+    """
+    split = router.read(routes)
+    stable, canary = (object_name(name, track) for track in (Track.STABLE, Track.CANARY))
+    found = split.stable.service
+    if found == canary or (found != stable and settings.services[name].stable != "existing"):
+        raise UnreadableRouteError(f"{routes[0]['kind']} {name}: Service {found} is in the place of {stable}")
+    if split.canary and split.canary.backend.service != canary:
+        found = split.canary.backend.service
+        raise UnreadableRouteError(f"{routes[0]['kind']} {name}: Service {found} is in the place of {canary}")
+    return split
 
 
 def with_stable(settings: Settings, name: str, found: list[Manifest]) -> list[Manifest]:

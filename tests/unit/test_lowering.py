@@ -358,6 +358,51 @@ def test_a_weight_falls_to_0_although_a_rule_beside_it_was_changed_by_hand() -> 
     assert cluster.read()["pay"].unreadable == ""
 
 
+def exchanged(value: Any, names: dict[str, str]) -> Any:  # noqa: ANN401 - a part of a manifest
+    """Return a value in which texts stand in the places of others, but for those by what requests come in."""
+    if isinstance(value, dict):
+        return {key: each if key in {"hosts", "parentRefs"} else exchanged(each, names) for key, each in value.items()}
+    if isinstance(value, list):
+        return [exchanged(each, names) for each in value]
+    return names.get(value, value) if isinstance(value, str) else value
+
+
+@pytest.mark.parametrize("router", ROUTERS)
+@pytest.mark.parametrize("both", [True, False])
+def test_a_route_that_leads_to_other_services_is_not_known_and_put_back(router: str, both: bool) -> None:  # noqa: FBT001 - a case
+    stable, canary = ("stable", "canary") if router == "consul" else ("pay", "pay-canary")
+    api = Api(router)
+    api.serve_services()
+    own = [found for (kind, name), found in api.objects.items() if name in {"pay", "pay-canary"} and kind != "Service"]
+    for found in own:
+        found["spec"] = exchanged(found["spec"], {stable: canary} | ({canary: stable} if both else {}))
+    cluster = LiveCluster(cast("Client", api), settings(router))
+    assert cluster.read()["pay"].unreadable
+    assert cluster.routes.lower({"pay": 0})["pay"].weight == 0
+    declared = settings(router, 0)
+    rendered = [route.manifest for route in declared.router_of_stack().render(declared.split_of("pay"))]
+    assert [found["spec"] for found in own] == [manifest["spec"] for manifest in rendered]
+
+
+@pytest.mark.parametrize(
+    ("router", "kind", "entry"),
+    [
+        ("gateway", "HTTPRoute", {"parentRefs": [{"name": "edge", "namespace": "infra"}]}),
+        ("traefik", "IngressRoute", {"entryPoints": ["internal"]}),
+        ("istio", "VirtualService", {"gateways": ["edge"]}),
+        ("nginx", "Ingress", {"ingressClassName": "internal"}),
+    ],
+)
+def test_a_route_is_put_back_where_requests_come_in_now(router: str, kind: str, entry: dict[str, Any]) -> None:
+    api = Api(router)
+    api.serve_services()
+    for name in {"pay", "pay-canary"} & {name for each, name in api.objects if each == kind}:
+        api.objects[kind, name]["spec"] = exchanged(api.objects[kind, name]["spec"], {"pay": "pay-canary"}) | entry
+    cluster = LiveCluster(cast("Client", api), settings(router))
+    cluster.routes.lower({"pay": 0})
+    assert api.objects[kind, "pay"]["spec"].items() >= entry.items()
+
+
 def test_a_route_that_cannot_be_put_back_is_not_claimed_to_be_at_0() -> None:
     api, cluster = changed_by_hand()
     api.deaf = "pay"
