@@ -153,6 +153,8 @@ def _verb(service: ServicePlan) -> str:
 def _still(service: ServicePlan) -> str:
     if service.mirror and service.mirror.before != service.mirror.after:
         return f"no traffic moves, copies to the canary {_percents(service.mirror)}"
+    if service.risks:
+        return "no weight changes, but requests are at risk"
     return "no traffic moves, pods or settings change"
 
 

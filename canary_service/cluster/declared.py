@@ -120,8 +120,10 @@ class DeclaredObjects:
             return Drift("is missing", None) if key[0] in self._kinds else None
         if not lacks(found, manifest, keep_replicas=keep_replicas):
             return None
-        others = ", ".join(sorted(changed_by_others(found)))
-        text = f"was changed by {others}" if others else "lacks what is declared"
+        changes = changed_by_others(found)
+        text = "was lowered ahead of an update that did not end" if changes else "lacks what is declared"
+        if others := ", ".join(sorted(changes - {LOWERING_MANAGER})):
+            text = f"was changed by {others}"
         return Drift(text, found["metadata"]["resourceVersion"])
 
     def lost(self, manifest: Manifest) -> bool:

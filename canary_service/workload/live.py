@@ -131,7 +131,9 @@ class LiveService:
         """Why requests may not come in as the declared router's objects say, in words that follow a service's name."""
         former, found = " and ".join(self.former_routers), []
         if former:
-            found.append(f"objects of router {former} take its requests too: `pulumi up` ends the move")
+            refused = self.pending and self.pending.refused
+            ends = "" if refused else ": `pulumi up` ends the move"
+            found.append(f"objects of router {former} take its requests too{ends}")
         if self.pending:
             found.append(f"the declared router does not route it: {self.pending.reason}: `canary doctor`")
         return tuple(found)

@@ -9,6 +9,8 @@ import httpx2
 import pytest
 from lightkube import ApiError, Client
 
+from canary_service.cluster.api import LOWERING_MANAGER
+from canary_service.cluster.declared import Drift
 from canary_service.cluster.errors import ClusterError, NotReadyError, UnknownKindError
 from canary_service.cluster.live_cluster import LiveCluster
 from canary_service.config.loader import load
@@ -474,6 +476,32 @@ def test_where_nothing_serves_a_router_that_cannot_be_read_is_an_error() -> None
         del api.objects["Ingress", name], api.objects["Ingress", f"{name}-canary"]
     with pytest.raises(UnknownKindError, match="install its CustomResourceDefinitions"):
         cluster.read()
+
+
+@pytest.mark.parametrize(
+    ("managers", "told"),
+    [
+        ([LOWERING_MANAGER], "was lowered ahead of an update that did not end"),
+        ([LOWERING_MANAGER, "kubectl-edit"], "was changed by kubectl-edit"),
+    ],
+)
+def test_what_was_lowered_is_not_said_to_be_changed_by_others(
+    api: Api, cluster: LiveCluster, managers: list[str], told: str
+) -> None:
+    api.serve_services()
+    metadata = api.routes["pay-canary"]["metadata"]
+    metadata["resourceVersion"] = "7"
+    written = {"operation": "Update", "time": "2026-01-01T00:00:00Z"}
+    own = written | {
+        "manager": FIELD_MANAGER,
+        "operation": "Apply",
+        "fieldsV1": {"f:spec": {}},
+    }  # no annotations any more
+    metadata["managedFields"] = [own, *(written | {"manager": each} for each in managers)]
+    cluster.read()
+    declared = settings(weight=20)
+    manifest = declared.router_of_stack().render(declared.split_of("pay"))[-1].manifest
+    assert cluster.declared.drift(manifest) == Drift(told, "7")
 
 
 def test_a_service_without_a_canary_is_left_as_it_is(api: Api, cluster: LiveCluster) -> None:

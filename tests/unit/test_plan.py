@@ -99,6 +99,13 @@ def test_a_preview_is_told_by_what_it_does_to_traffic(
     assert text.render(plan).splitlines()[0] == f"dev: {said}"
 
 
+def test_an_update_that_moves_no_weight_but_has_a_risk_is_not_said_to_move_nothing() -> None:
+    plan = plan_of("settings")
+    risky = plan.services[0].model_copy(update={"risks": ("plain HTTP gets status 404",)})
+    said = text.render(plan.model_copy(update={"services": (risky,)}))
+    assert said.splitlines()[0] == "dev: cart: no weight changes, but requests are at risk"
+
+
 @pytest.mark.parametrize(
     ("recording", "change", "after", "said"),
     [
@@ -280,7 +287,13 @@ def test_what_keeps_any_update_from_a_cluster_is_a_refusal_too() -> None:
 def test_of_a_router_whose_objects_the_cluster_does_not_know_nothing_but_the_refusal_is_told() -> None:
     stream = stream_of("shift")
     settings = settings_of(stream)
-    plan = planned(TARGET, stream, settings, Before({}, refused=(unknown_kind(settings, "no HTTPRoute"),)), failed=True)
+    plan = planned(
+        TARGET,
+        stream,
+        settings,
+        Before({}, refused=(unknown_kind(settings, "no HTTPRoute", ["traefik"]),)),
+        failed=True,
+    )
 
     assert (plan.outcome, plan.services, plan.weights_from) == ("refused", (), None)
     assert text.render(plan).startswith("dev: refused: 1 ")

@@ -90,6 +90,13 @@ def test_requests_that_do_not_come_in_by_the_declared_router_alone_are_told(chan
     assert of(declared(20), seen(replace(running(20), **change))).problems == (told,)
 
 
+def test_a_move_that_no_update_can_end_is_not_said_to_end_by_one() -> None:
+    moving = replace(running(20), former_routers=("nginx",), pending=Pending("its kinds are not known", refused=True))
+    told = of(declared(20), seen(moving)).problems
+    assert told[0] == "objects of router nginx take its requests too"
+    assert "its kinds are not known" in told[1]
+
+
 CHANGED = {NAME: {f"Ingress {NAME}-canary": ("kubectl-annotate",)}}
 
 
