@@ -141,7 +141,7 @@ def test_a_gateway_that_does_not_take_the_route_leaves_the_former_one_in_force(s
         assert told in canary.run(scene, "status", "--json")
         assert told in canary.run(scene, "watch", "--once")
         assert {"former-router", "route-accepted"} <= problems(scene, exit_code=6)
-        weights = canary.run(scene, "abort", "--yes", exit_code=4)
+        weights = canary.run(scene, "abort", "--yes", exit_code=1)
         assert f"{NAME}: 0 %, read back" in weights
         assert scene.weight() == 0
 
@@ -212,7 +212,7 @@ def test_the_way_down_needs_no_router_that_the_cluster_knows(scene: Scene) -> No
     scene.route_by("consul", {})
 
     assert "router consul needs ServiceDefaults" in canary.run(scene, "status", "--json")
-    assert f"{NAME}: 0 %, read back" in canary.run(scene, "abort", "--yes", exit_code=4)
+    assert f"{NAME}: 0 %, read back" in canary.run(scene, "abort", "--yes", exit_code=1)
 
     assert {WEIGHT: "0"}.items() <= (scene.get(Ingress, f"{NAME}-canary") or {})["metadata"]["annotations"].items()
     assert scene.stack.settings().split_of(NAME).weight == 0
@@ -231,6 +231,23 @@ def test_a_route_changed_by_hand_does_not_stand_in_the_way_down(scene: Scene) ->
     told = canary.run(scene, "abort", "--yes")
 
     assert f"{NAME}: canary ? → 0 %" in told
+    assert f"{NAME}: 0 %, read back\nWeight 0 was read back after " in told
+    with scene.traffic() as traffic:
+        measured(scene, traffic)
+
+
+def test_a_route_whose_services_were_exchanged_is_put_back_although_the_update_is_refused(scene: Scene) -> None:
+    scene.route_by("gateway", ROUTERS["gateway"])
+    scene.deploy(20)
+    rules = json.loads(scene.kubectl("get", "httproutes", NAME, "--output", "jsonpath={.spec.rules}"))
+    for backend in rules[-1]["backendRefs"]:
+        backend["name"] = {NAME: f"{NAME}-canary", f"{NAME}-canary": NAME}[backend["name"]]
+    scene.kubectl("patch", "httproutes", NAME, "--type=merge", "--patch", json.dumps({"spec": {"rules": rules}}))
+    scene.route_by("gateway", {"gateway": {"namespace": "default", "listener": "nowhere"}})
+
+    assert "so the weight is not known: HTTPRoute" in canary.run(scene, "status", "--json")
+    told = canary.run(scene, "abort", "--yes", exit_code=1)
+
     assert f"{NAME}: 0 %, read back\nWeight 0 was read back after " in told
     with scene.traffic() as traffic:
         measured(scene, traffic)
