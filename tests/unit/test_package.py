@@ -6,6 +6,7 @@ import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import pulumi
@@ -567,6 +568,30 @@ class TestNames:
 
         assert message in str(caught.value)
         assert f": canary:index:CanaryService::{NAME} ({NAME}) " in str(caught.value)
+
+    @pytest.mark.usefixtures("recorder")
+    @pytest.mark.parametrize(
+        ("second", "key"),
+        [({"serviceName": NAME, "host": "other.local"}, "serviceName"), ({"namespace": "other"}, "path")],
+    )
+    @pytest.mark.parametrize("connection", [{"context": "other"}, {"kubeconfig": KUBECONFIG, "context": "other"}])
+    def test_a_cluster_is_the_same_however_it_is_named(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        connection: dict[str, str],
+        second: dict[str, str],
+        key: str,
+    ) -> None:
+        (tmp_path / "kubeconfig").write_text(f"current-context: other\n{KUBECONFIG}")
+        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+
+        def program() -> None:
+            service()
+            service("web", **second, **connection)
+
+        with pytest.raises(pulumi.RunError, match=rf"CanaryService web: 1 input .*\n  {key} = "):
+            run(program)
 
     def test_other_clusters_and_classes_are_other_places(self, recorder: Recorder) -> None:
         def program() -> None:
