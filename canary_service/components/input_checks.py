@@ -77,7 +77,7 @@ class Inputs:
         live = read(settings)
         found: dict[Location, Any] = {}
         for location in self.unknown:
-            service = live[next(iter(settings.services)) if self.one else str(location[1])]
+            service = live.get(next(iter(settings.services)) if self.one else str(location[1]), LiveService())
             match _of_service(location):
                 case ("image",):
                     found[location] = service.stable_image

@@ -26,6 +26,7 @@ from canary_service.config.loader import ConfigError, Problem, dotted
 from canary_service.config.settings import Settings
 from canary_service.rollout.guards import RefusedError
 from canary_service.rollout.update import Update, observed
+from canary_service.workload.live import LiveService
 
 
 class InputError(pulumi.RunError):
@@ -182,9 +183,13 @@ def _update(
 
 def _in_force(inputs: Inputs) -> tuple[Inputs, Settings] | None:
     """Return inputs in which what is in force stands for what is not known, where that can be."""
-    provider = _connection(inputs.given) or configuration("kubernetes")
+
+    def read(settings: Settings) -> Mapping[str, LiveService]:
+        provider = _connection(inputs.given) or configuration("kubernetes")
+        return observed(settings, provider, namespace_follows=True).live
+
     try:
-        found = inputs.in_force(lambda settings: observed(settings, provider, namespace_follows=True).live)
+        found = inputs.in_force(read)
         settings = found.settings() if found else None
     except (ClusterError, ConfigError):
         return None

@@ -15,7 +15,7 @@ import yaml
 from pulumi.output import UNKNOWN
 from pulumi.resource import DependencyResource
 
-from canary_service.cluster.errors import ClusterError
+from canary_service.cluster.errors import ClusterError, UnknownKindError
 from canary_service.components import CanaryService, CanaryStack
 from canary_service.components.generate import ARGUMENTS, SCHEMA, arguments, schema
 from canary_service.components.kubernetes_object import KubernetesObject
@@ -379,6 +379,34 @@ def test_nothing_is_said_to_be_wrong_with_what_is_not_known(recorder: Recorder, 
     run(lambda: service(**given))
 
     assert told[0].startswith(f"not known before the update: {unknown}. ")
+
+
+@pytest.mark.parametrize("component", [CanaryService, CanaryStack])
+def test_inputs_of_which_nothing_is_known_are_told_as_that(
+    recorder: Recorder,
+    told: list[str],
+    component: Any,  # noqa: ANN401 - a class
+) -> None:
+    pulumi.runtime.set_mocks(recorder, project="shop", stack="test", preview=True)
+
+    run(lambda: component(NAME, never_known()))
+
+    assert told[0].startswith("not known before the update: all inputs. ")
+    assert kinds(recorder) == set()
+
+
+def test_an_image_that_is_not_known_is_told_where_the_cluster_does_not_know_the_router(
+    recorder: Recorder, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(_: object) -> None:
+        raise UnknownKindError("no such kind")
+
+    monkeypatch.setattr(EmptyCluster, "read", unknown)
+    pulumi.runtime.set_mocks(recorder, project="shop", stack="test", preview=True)
+
+    run(lambda: service(image=never_known()))
+
+    assert told[0].startswith("not known before the update: image. ")
 
 
 @pytest.mark.parametrize("inputs", [None, [], "host: shop.example"])
