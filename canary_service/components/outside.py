@@ -4,7 +4,6 @@ Their inputs are called as in the stack configuration (docs/reference.md), and c
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -132,8 +131,12 @@ def _when_known(
             return make(components, inputs, settings)
         names = f"not known before the update: {', '.join(map(dotted, inputs.unknown)) or 'all inputs'}"
         if in_force := _in_force(inputs):
-            with suppress(InputError):  # which what becomes known may mend
+            try:
                 make(components, *in_force)
+            except InputError as error:
+                if lasting := [each for each in error.problems if not inputs.may_mend(each)]:
+                    raise InputError(_label(component), lasting) from None
+            else:
                 pulumi.log.warn(f"{names}. This preview takes what is in force for it", component)
                 return UNKNOWN
         pulumi.log.warn(

@@ -334,6 +334,14 @@ def test_a_preview_does_not_refuse_what_the_unknown_may_mend(recorder: Recorder,
     assert kinds(recorder) == set()
 
 
+def test_a_preview_refuses_what_the_unknown_cannot_mend(recorder: Recorder) -> None:
+    pulumi.runtime.set_mocks(recorder, project="shop", stack="test", preview=True)
+    EmptyCluster.live = {NAME: running(20)}
+
+    with pytest.raises(pulumi.RunError, match=r": 1 input .*\n  replicas = 1\n    allowed: at least 2"):
+        run(lambda: service(replicas=1, canary={"image": "another:9", "weight": never_known()}))
+
+
 def test_a_null_that_a_resource_gives_in_a_preview_is_not_known(recorder: Recorder, told: list[str]) -> None:
     pulumi.runtime.set_mocks(recorder, project="shop", stack="test", preview=True)
 
@@ -482,6 +490,27 @@ class TestNames:
         assert f"or give it the alias urn:pulumi:test::shop::{component}" in str(caught.value)
         assert kinds(recorder) == set()
         assert EmptyCluster.lowered == []
+
+    @pytest.mark.parametrize("unknown", [{"image": UNKNOWN}, {"canary": CANARY | {"weight": UNKNOWN}}])
+    @pytest.mark.parametrize(
+        ("program", "key"),
+        [
+            (lambda unknown: service("web", serviceName=NAME, **unknown), "serviceName"),
+            (lambda unknown: stack(services={NAME: SERVICE | {"canary": CANARY} | unknown}), f"services.{NAME}"),
+        ],
+    )
+    def test_a_preview_refuses_it_too_where_image_or_weight_are_not_known(
+        self,
+        recorder: Recorder,
+        program: Any,  # noqa: ANN401 - declares resources
+        key: str,
+        unknown: dict[str, Any],
+    ) -> None:
+        pulumi.runtime.set_mocks(recorder, project="shop", stack="test", preview=True)
+        self.live("canary:index:CanaryService::old")
+
+        with pytest.raises(pulumi.RunError, match=rf": 1 input .*\n  {key} = {NAME}\n    allowed: what is declared as"):
+            run(lambda: program(unknown))
 
     @pytest.mark.parametrize(
         ("was", "program", "urn"),
