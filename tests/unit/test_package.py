@@ -389,6 +389,38 @@ def test_nothing_is_said_to_be_wrong_with_what_is_not_known(recorder: Recorder, 
     assert told[0].startswith(f"not known before the update: {unknown}. ")
 
 
+@pytest.mark.parametrize("wrapped", [dict, pulumi.Output.from_input], ids=["plain", "output"])
+def test_an_input_that_is_none_is_absent(recorder: Recorder, wrapped: Any) -> None:  # noqa: ANN401 - makes an input
+    nones = dict.fromkeys(("resources", "configMap", "autoscaling"))
+    canary = wrapped(CANARY | {"cookie": None, "env": None})
+
+    def program() -> None:
+        args = INPUTS | nones | {"canary": canary, "tlsSecretName": None, "kubeconfig": None, "maxStep": None}
+        CanaryService(NAME, cast("Any", args))
+        stack(namespace="eu", host="eu.local", canaryWeight=None, services={NAME: SERVICE | nones | {"canary": canary}})
+        CanaryService("other", cast("Any", INPUTS | {"path": "/other", "canary": None}))
+
+    run(program)
+
+    names = {name for kind, name in recorder.registered if kind == "Deployment"}
+    assert names == {NAME, f"{NAME}-canary", f"shop-{NAME}", f"shop-{NAME}-canary", "other"}
+
+
+@pytest.mark.usefixtures("recorder")
+@pytest.mark.parametrize(
+    ("services", "said"),
+    [
+        ({NAME: None}, f"services.{NAME} = null"),
+        ({NAME: SERVICE | {"env": {"X": None}}}, f"services.{NAME}.env.X = null"),
+    ],
+)
+def test_a_service_or_a_value_in_a_map_that_is_none_is_refused(services: dict[str, Any], said: str) -> None:
+    with pytest.raises(pulumi.RunError) as caught:
+        run(lambda: stack(services=services))
+
+    assert said in str(caught.value)
+
+
 @pytest.mark.parametrize("component", [CanaryService, CanaryStack])
 def test_inputs_of_which_nothing_is_known_are_told_as_that(
     recorder: Recorder,
