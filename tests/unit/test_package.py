@@ -668,8 +668,8 @@ class TestNames:
         self,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
-        connection: dict[str, str],
-        second: dict[str, str],
+        connection: dict[str, Any],
+        second: dict[str, Any],
         key: str,
     ) -> None:
         (tmp_path / "kubeconfig").write_text(f"current-context: other\n{KUBECONFIG}")
