@@ -246,8 +246,8 @@ class KubernetesApi:
             # The last three also come from a credential plugin that is missing or prints something else than a token.
             server = self._client.config.cluster.server
             raise ClusterError(
-                f"the API server {server} cannot be asked: {type(error).__name__}: {error}. It is that of kubernetes:"
-                "kubeconfig and kubernetes:context, if the stack sets them, else of kubectl"
+                f"the API server {server} cannot be asked: {type(error).__name__}: {error}. It is that of the "
+                "Kubernetes provider's kubeconfig and context, else of kubectl"
             ) from error
 
 

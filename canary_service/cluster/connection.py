@@ -22,8 +22,9 @@ _FILES_OF: Final = {
 
 
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_PORTS: Final = {"http": 80, "https": 443}
 
-Made = TypeVar("Made", Client, AsyncClient, None)
+Made = TypeVar("Made", Client, AsyncClient, str, None)
 
 
 def connect(provider: Mapping[str, str]) -> Client:
@@ -58,6 +59,21 @@ def check(provider: Mapping[str, str]) -> None:
         ClusterError: no cluster is configured, or not so that it can be used.
     """
     _connected(lambda *_, **__: None, provider)
+
+
+def address(provider: Mapping[str, str]) -> str:
+    """Return the API server's address, the same for each way to write it, without talking to it.
+
+    Raises:
+        ClusterError: no cluster is configured, or not so that it can be used.
+    """
+    return _connected(lambda context, **_: _address(context.cluster.server), provider)
+
+
+def _address(server: str) -> str:
+    url = urlsplit(server)
+    host = "localhost" if url.hostname in _LOOPBACK else url.hostname
+    return f"{url.scheme}://{host}:{url.port or _PORTS.get(url.scheme)}{url.path.rstrip('/')}"
 
 
 def _connected(kind: Callable[..., Made], provider: Mapping[str, str]) -> Made:

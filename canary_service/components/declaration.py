@@ -1,12 +1,13 @@
 """From settings to the objects of a stack: what a program does once it has the settings."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import pulumi
 from pulumi.runtime.config import CONFIG, is_config_secret
 
+from canary_service.cluster.connection import address
 from canary_service.cluster.errors import ClusterError
 from canary_service.components.canary_service import CanaryService, CanaryServiceArgs
 from canary_service.components.identity import Identity, claimed
@@ -60,7 +61,7 @@ def prepare(
         ClusterError: the cluster cannot be asked, or refuses.
         RefusedError: the update would lose requests or surprise users.
     """
-    if components and (problems := claimed(components[0], settings, provider)):
+    if components and (problems := claimed(components[0], settings, _cluster(provider))):
         raise RefusedError(problems)
     owner = f"{pulumi.get_project()}/{pulumi.get_stack()}"
     try:
@@ -78,6 +79,14 @@ def prepare(
         for message in update.lower():
             pulumi.log.info(message)
     return update
+
+
+def _cluster(provider: Mapping[str, str]) -> Hashable:
+    """Return what tells the cluster from others: its address; where that is not known, how it is looked for."""
+    try:
+        return address(provider)
+    except ClusterError:
+        return frozenset(provider.items())
 
 
 def service_args(update: Update, name: str, *, secret: bool, components: Sequence[Identity] = ()) -> CanaryServiceArgs:

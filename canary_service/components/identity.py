@@ -1,6 +1,6 @@
 """As what the engine knows a component: renamed, its objects would be made anew, and those that serve deleted."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -81,15 +81,15 @@ CLAIMS_OF_PLUGIN: Final[ContextVar[Claims | None]] = ContextVar("claims", defaul
 """Those of a plugin's process, in which each component has a connection of its own."""
 
 
-def claimed(component: Identity, settings: Settings, provider: Mapping[str, str]) -> Sequence[Problem]:
+def claimed(component: Identity, settings: Settings, cluster: Hashable) -> Sequence[Problem]:
     """Note what a component has for itself, and return what another one of the program has already.
 
-    `provider` is the Kubernetes provider's configuration, by which one cluster is told from another.
+    `cluster` is what tells one cluster from another.
     """
     claims, problems = CLAIMS_OF_PLUGIN.get(), []
     if claims is None:
         claims = _OF_PROGRAMS.setdefault(pulumi.runtime.settings.get_monitor(), {})
-    cluster, namespace = frozenset(provider.items()), settings.namespace
+    namespace = settings.namespace
     for name, service in settings.services.items():
         own = f"{component} ({name})"
         names = {name, *(object_name(name, track) for track in settings.tracks_of(name))}

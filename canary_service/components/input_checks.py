@@ -77,7 +77,7 @@ class Inputs:
         live = read(settings)
         found: dict[Location, Any] = {}
         for location in self.unknown:
-            service = live[next(iter(settings.services)) if self.one else str(location[1])]
+            service = live.get(next(iter(settings.services)) if self.one else str(location[1]), LiveService())
             match _of_service(location):
                 case ("image",):
                     found[location] = service.stable_image
@@ -86,6 +86,14 @@ class Inputs:
                 case _:
                     found[location] = service.weight
         return None if None in found.values() else self._with(found)
+
+    def may_mend(self, problem: Problem) -> bool:
+        """Tell whether what is not known, when it becomes known, may mend a problem of `in_force`.
+
+        That another image of a canary is refused hangs on the canary's weight as well.
+        """
+        weights = [location for location in self.unknown if _of_service(location) == ("canary", "weight")]
+        return problem.key in map(dotted, (*self.unknown, *((*location[:-1], "image") for location in weights)))
 
     def _with(self, values: Mapping[Location, Any]) -> "Inputs":
         """Return the inputs with these values, which were not known."""

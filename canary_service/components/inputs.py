@@ -40,13 +40,13 @@ def is_plain(value: object) -> bool:
 
 def plain(inputs: Mapping[str, Any]) -> Known:
     """Return inputs in which there is nothing to wait for."""
-    return Known(_whole(inputs))
+    return Known(_given(_whole(inputs)))
 
 
 async def known(inputs: Mapping[str, Any]) -> Known:
     """Wait for what inputs are made of; a preview does not know all of it."""
     found = _Found()
-    return Known(await found.value(inputs, ()), found.secret, found.unknown, found.sources)
+    return Known(_given(await found.value(inputs, ())), found.secret, found.unknown, found.sources)
 
 
 class _Found:
@@ -79,6 +79,18 @@ class _Found:
         left_out = value is None and bool(resources) and pulumi.runtime.is_dry_run()
         is_unknown = left_out or (not await given.is_known() and is_plain(value))
         return await self.value(UNKNOWN if is_unknown else value, location)
+
+
+def _given(inputs: Any) -> Any:  # noqa: ANN401 - of any type, which is told later
+    """Return inputs without those of a component, a service or a canary that are None: no SDK hands them over."""
+    if not isinstance(inputs, Mapping):
+        return inputs
+    found = {key: value for key, value in inputs.items() if value is not None}
+    if "canary" in found:
+        found["canary"] = _given(found["canary"])
+    if isinstance(services := found.get("services"), Mapping):
+        found["services"] = {name: _given(service) for name, service in services.items()}
+    return found
 
 
 def _whole(value: Any) -> Any:  # noqa: ANN401 - likewise

@@ -4,7 +4,6 @@ Their inputs are called as in the stack configuration (docs/reference.md), and c
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -26,6 +25,7 @@ from canary_service.config.loader import ConfigError, Problem, dotted
 from canary_service.config.settings import Settings
 from canary_service.rollout.guards import RefusedError
 from canary_service.rollout.update import Update, observed
+from canary_service.workload.live import LiveService
 
 
 class InputError(pulumi.RunError):
@@ -131,8 +131,12 @@ def _when_known(
             return make(components, inputs, settings)
         names = f"not known before the update: {', '.join(map(dotted, inputs.unknown)) or 'all inputs'}"
         if in_force := _in_force(inputs):
-            with suppress(InputError):  # which what becomes known may mend
+            try:
                 make(components, *in_force)
+            except InputError as error:
+                if lasting := [each for each in error.problems if not inputs.may_mend(each)]:
+                    raise InputError(_label(component), lasting) from None
+            else:
                 pulumi.log.warn(f"{names}. This preview takes what is in force for it", component)
                 return UNKNOWN
         pulumi.log.warn(
@@ -182,9 +186,13 @@ def _update(
 
 def _in_force(inputs: Inputs) -> tuple[Inputs, Settings] | None:
     """Return inputs in which what is in force stands for what is not known, where that can be."""
-    provider = _connection(inputs.given) or configuration("kubernetes")
+
+    def read(settings: Settings) -> Mapping[str, LiveService]:
+        provider = _connection(inputs.given) or configuration("kubernetes")
+        return observed(settings, provider, namespace_follows=True).live
+
     try:
-        found = inputs.in_force(lambda settings: observed(settings, provider, namespace_follows=True).live)
+        found = inputs.in_force(read)
         settings = found.settings() if found else None
     except (ClusterError, ConfigError):
         return None

@@ -12,7 +12,7 @@ import yaml
 from lightkube import Client
 from lightkube.resources.core_v1 import Namespace
 
-from canary_service.cluster.connection import connect
+from canary_service.cluster.connection import address, connect
 from canary_service.cluster.errors import ClusterError
 
 SECRET = "hunter2"  # noqa: S105 - it must not show in any message
@@ -88,6 +88,28 @@ def test_context_and_cluster_of_the_providers_configuration_are_used(home: Path)
     assert server_of(connect({"context": "two"})) == "https://two.example"
     assert server_of(connect({"cluster": "two"})) == "https://two.example"
     assert connect({"cluster": "two"}).config.context_name == "one"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("https://one.example", "https://ONE.example:443/"),
+        ("http://one.example/cluster", "http://one.example:80/cluster/"),
+        ("https://localhost:6443", "https://127.0.0.1:6443"),
+        ("https://[::1]:6443", "https://127.0.0.1:6443"),
+    ],
+)
+def test_an_address_is_the_same_however_it_is_written(one: str, other: str) -> None:
+    assert address({"kubeconfig": yaml.safe_dump(config("a", one))}) == address(
+        {"kubeconfig": yaml.safe_dump(config("b", other))}
+    )
+
+
+@pytest.mark.parametrize("other", ["http://one.example", "https://one.example:6443", "https://one.example/cluster"])
+def test_another_scheme_port_or_path_is_another_address(other: str) -> None:
+    assert address({"kubeconfig": yaml.safe_dump(config("a", "https://one.example"))}) != address(
+        {"kubeconfig": yaml.safe_dump(config("a", other))}
+    )
 
 
 def test_of_several_files_the_first_that_has_a_name_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

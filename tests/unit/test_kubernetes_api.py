@@ -10,6 +10,7 @@ from lightkube import ApiError, Client
 from lightkube.resources.core_v1 import Service
 
 from canary_service.cluster.api import KubernetesApi
+from canary_service.cluster.connection import connect
 from canary_service.cluster.errors import ClusterError
 
 INITIALIZING = "storage is (re)initializing"
@@ -69,3 +70,18 @@ def test_a_refusal_that_is_not_to_end_soon_is_told_at_once(clock: Clock, headers
     with pytest.raises(ClusterError):
         api(refusal(503, **headers)).listed(Service)
     assert clock.seconds == 0
+
+
+def test_where_the_address_of_a_server_that_cannot_be_asked_is_from_is_told_for_stacks_and_components_alike() -> None:
+    kubeconfig = """
+        clusters: [{name: one, cluster: {server: "https://127.0.0.1:1"}}]
+        contexts: [{name: one, context: {cluster: one}}]
+        current-context: one
+    """
+
+    with pytest.raises(ClusterError) as caught:
+        KubernetesApi(connect({"kubeconfig": kubeconfig}), "shop").listed(Service)
+
+    message = str(caught.value)
+    assert message.startswith("the API server https://127.0.0.1:1 cannot be asked: ConnectError: ")
+    assert message.endswith(". It is that of the Kubernetes provider's kubeconfig and context, else of kubectl")

@@ -6,6 +6,7 @@ import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import pulumi
@@ -14,7 +15,7 @@ import yaml
 from pulumi.output import UNKNOWN
 from pulumi.resource import DependencyResource
 
-from canary_service.cluster.errors import ClusterError
+from canary_service.cluster.errors import ClusterError, UnknownKindError
 from canary_service.components import CanaryService, CanaryStack
 from canary_service.components.generate import ARGUMENTS, SCHEMA, arguments, schema
 from canary_service.components.kubernetes_object import KubernetesObject
@@ -333,6 +334,14 @@ def test_a_preview_does_not_refuse_what_the_unknown_may_mend(recorder: Recorder,
     assert kinds(recorder) == set()
 
 
+def test_a_preview_refuses_what_the_unknown_cannot_mend(recorder: Recorder) -> None:
+    pulumi.runtime.set_mocks(recorder, project="shop", stack="test", preview=True)
+    EmptyCluster.live = {NAME: running(20)}
+
+    with pytest.raises(pulumi.RunError, match=r": 1 input .*\n  replicas = 1\n    allowed: at least 2"):
+        run(lambda: service(replicas=1, canary={"image": "another:9", "weight": never_known()}))
+
+
 def test_a_null_that_a_resource_gives_in_a_preview_is_not_known(recorder: Recorder, told: list[str]) -> None:
     pulumi.runtime.set_mocks(recorder, project="shop", stack="test", preview=True)
 
@@ -378,6 +387,66 @@ def test_nothing_is_said_to_be_wrong_with_what_is_not_known(recorder: Recorder, 
     run(lambda: service(**given))
 
     assert told[0].startswith(f"not known before the update: {unknown}. ")
+
+
+@pytest.mark.parametrize("wrapped", [dict, pulumi.Output.from_input], ids=["plain", "output"])
+def test_an_input_that_is_none_is_absent(recorder: Recorder, wrapped: Any) -> None:  # noqa: ANN401 - makes an input
+    nones = dict.fromkeys(("resources", "configMap", "autoscaling"))
+    canary = wrapped(CANARY | {"cookie": None, "env": None})
+
+    def program() -> None:
+        args = INPUTS | nones | {"canary": canary, "tlsSecretName": None, "kubeconfig": None, "maxStep": None}
+        CanaryService(NAME, cast("Any", args))
+        stack(namespace="eu", host="eu.local", canaryWeight=None, services={NAME: SERVICE | nones | {"canary": canary}})
+        CanaryService("other", cast("Any", INPUTS | {"path": "/other", "canary": None}))
+
+    run(program)
+
+    names = {name for kind, name in recorder.registered if kind == "Deployment"}
+    assert names == {NAME, f"{NAME}-canary", f"shop-{NAME}", f"shop-{NAME}-canary", "other"}
+
+
+@pytest.mark.usefixtures("recorder")
+@pytest.mark.parametrize(
+    ("services", "said"),
+    [
+        ({NAME: None}, f"services.{NAME} = null"),
+        ({NAME: SERVICE | {"env": {"X": None}}}, f"services.{NAME}.env.X = null"),
+    ],
+)
+def test_a_service_or_a_value_in_a_map_that_is_none_is_refused(services: dict[str, Any], said: str) -> None:
+    with pytest.raises(pulumi.RunError) as caught:
+        run(lambda: stack(services=services))
+
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("component", [CanaryService, CanaryStack])
+def test_inputs_of_which_nothing_is_known_are_told_as_that(
+    recorder: Recorder,
+    told: list[str],
+    component: Any,  # noqa: ANN401 - a class
+) -> None:
+    pulumi.runtime.set_mocks(recorder, project="shop", stack="test", preview=True)
+
+    run(lambda: component(NAME, never_known()))
+
+    assert told[0].startswith("not known before the update: all inputs. ")
+    assert kinds(recorder) == set()
+
+
+def test_an_image_that_is_not_known_is_told_where_the_cluster_does_not_know_the_router(
+    recorder: Recorder, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(_: object) -> None:
+        raise UnknownKindError("no such kind")
+
+    monkeypatch.setattr(EmptyCluster, "read", unknown)
+    pulumi.runtime.set_mocks(recorder, project="shop", stack="test", preview=True)
+
+    run(lambda: service(image=never_known()))
+
+    assert told[0].startswith("not known before the update: image. ")
 
 
 @pytest.mark.parametrize("inputs", [None, [], "host: shop.example"])
@@ -453,6 +522,27 @@ class TestNames:
         assert f"or give it the alias urn:pulumi:test::shop::{component}" in str(caught.value)
         assert kinds(recorder) == set()
         assert EmptyCluster.lowered == []
+
+    @pytest.mark.parametrize("unknown", [{"image": UNKNOWN}, {"canary": CANARY | {"weight": UNKNOWN}}])
+    @pytest.mark.parametrize(
+        ("program", "key"),
+        [
+            (lambda unknown: service("web", serviceName=NAME, **unknown), "serviceName"),
+            (lambda unknown: stack(services={NAME: SERVICE | {"canary": CANARY} | unknown}), f"services.{NAME}"),
+        ],
+    )
+    def test_a_preview_refuses_it_too_where_image_or_weight_are_not_known(
+        self,
+        recorder: Recorder,
+        program: Any,  # noqa: ANN401 - declares resources
+        key: str,
+        unknown: dict[str, Any],
+    ) -> None:
+        pulumi.runtime.set_mocks(recorder, project="shop", stack="test", preview=True)
+        self.live("canary:index:CanaryService::old")
+
+        with pytest.raises(pulumi.RunError, match=rf": 1 input .*\n  {key} = {NAME}\n    allowed: what is declared as"):
+            run(lambda: program(unknown))
 
     @pytest.mark.parametrize(
         ("was", "program", "urn"),
@@ -567,6 +657,30 @@ class TestNames:
 
         assert message in str(caught.value)
         assert f": canary:index:CanaryService::{NAME} ({NAME}) " in str(caught.value)
+
+    @pytest.mark.usefixtures("recorder")
+    @pytest.mark.parametrize(
+        ("second", "key"),
+        [({"serviceName": NAME, "host": "other.local"}, "serviceName"), ({"namespace": "other"}, "path")],
+    )
+    @pytest.mark.parametrize("connection", [{"context": "other"}, {"kubeconfig": KUBECONFIG, "context": "other"}])
+    def test_a_cluster_is_the_same_however_it_is_named(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        connection: dict[str, Any],
+        second: dict[str, Any],
+        key: str,
+    ) -> None:
+        (tmp_path / "kubeconfig").write_text(f"current-context: other\n{KUBECONFIG}")
+        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+
+        def program() -> None:
+            service()
+            service("web", **second, **connection)
+
+        with pytest.raises(pulumi.RunError, match=rf"CanaryService web: 1 input .*\n  {key} = "):
+            run(program)
 
     def test_other_clusters_and_classes_are_other_places(self, recorder: Recorder) -> None:
         def program() -> None:
