@@ -56,6 +56,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
     asyncio.set_event_loop(loop)
     pulumi.runtime.set_mocks(recorder, project="shop", stack="test", preview=False)
     yield recorder
+    pulumi.runtime.set_all_config({}, [])
     loop.close()
 
 
@@ -655,7 +656,7 @@ class TestOptions:
     ) -> None:
         pulumi.runtime.set_all_config({f"kubernetes:{IDENTIFIER}": configured} if configured else {}, [])
 
-        run(lambda: service(context="other"))
+        run(lambda: service(kubeconfig=KUBECONFIG, context="other"))
 
         provider = recorder.registered["kubernetes", f"{NAME}-kubernetes"]
         assert provider[IDENTIFIER] == (configured or OF_THE_STACK)

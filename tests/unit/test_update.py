@@ -191,7 +191,7 @@ def test_a_router_whose_objects_the_cluster_does_not_know_keeps_any_update_from_
     ],
 )
 def test_a_kubeconfig_is_refused_where_another_address_in_it_would_be_another_cluster(
-    monkeypatch: pytest.MonkeyPatch, provider: dict[str, str], refused: bool
+    monkeypatch: pytest.MonkeyPatch, provider: dict[str, str], *, refused: bool
 ) -> None:
     Gateways(None).take_the_place_of_the_cluster(monkeypatch)
 
