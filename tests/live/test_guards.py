@@ -195,6 +195,12 @@ def test_another_address_of_the_same_cluster_replaces_nothing_and_what_would_is_
     assert "is the same object" in plan
     assert "no traffic moves" not in plan
 
+    scene.stack.remove(key)
+    project.write_text(shipped.replace(identified, ""))
+    said = canary.run(scene, "abort", "--yes", exit_code=1, errors=True)
+    assert f"{key} = (none)" in said
+    assert scene.weight() == 0  # the way down is not refused
+
 
 def test_without_a_cluster_a_preview_goes_on_and_an_update_does_not_begin(scene: Scene) -> None:
     kubeconfig = scene.stack.folder / "unreachable"
