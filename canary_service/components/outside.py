@@ -23,7 +23,7 @@ from canary_service.components.kubernetes_component import KubernetesComponent
 from canary_service.components.kubernetes_object import provider_version
 from canary_service.config.loader import ConfigError, Problem, dotted
 from canary_service.config.settings import Settings
-from canary_service.rollout.guards import RefusedError
+from canary_service.rollout.guards import IDENTIFIER, OF_THE_STACK, RefusedError
 from canary_service.rollout.update import Update, observed
 from canary_service.workload.live import LiveService
 
@@ -39,8 +39,9 @@ class InputError(pulumi.RunError):
 
 
 def _told(problem: Problem) -> str:
-    """Return what is allowed and how to mend it, unless that is a command for a stack's configuration."""
-    command = problem.fix.startswith("pulumi config ") or not problem.fix
+    """Return what is allowed and how to mend it, unless that is a command for a configuration where inputs stand."""
+    of_inputs = not problem.key.startswith("kubernetes:")
+    command = (of_inputs and problem.fix.startswith("pulumi config ")) or not problem.fix
     return f"allowed: {problem.allowed}" + ("" if command else f"; fix: {problem.fix}")
 
 
@@ -180,7 +181,7 @@ def _update(
     except RefusedError as error:
         raise InputError(label, list(map(inputs.named, error.problems))) from None
     except ClusterError as error:
-        by = f"{', '.join(connection)}: " if connection else ""
+        by = f"{', '.join(key for key in CONNECTION if key in connection)}: " if connection else ""
         raise pulumi.RunError(f"{label}: {by}{error}") from None
 
 
@@ -204,7 +205,12 @@ def _label(component: KubernetesComponent) -> str:
 
 
 def _connection(given: Known) -> dict[str, str]:
-    return {key: given.values[key] for key in CONNECTION if given.values.get(key)}
+    """Return the configuration of a provider of the component's own where its inputs name a cluster."""
+    connection = {key: given.values[key] for key in CONNECTION if given.values.get(key)}
+    if connection:
+        # As the default provider has it: what goes from the one to the other stays where it is.
+        connection[IDENTIFIER] = configuration("kubernetes").get(IDENTIFIER) or OF_THE_STACK
+    return connection
 
 
 def _provider(component: KubernetesComponent, name: str, given: Known) -> pulumi.ProviderResource | None:

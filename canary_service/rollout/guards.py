@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from canary_service.config.loader import Problem
 from canary_service.config.settings import Settings
@@ -15,6 +16,12 @@ from canary_service.workload.live import SERVICE_COMPONENT, LiveService, declare
 from canary_service.workload.stickiness import kept_at_weight_0
 
 TAKEOVER_GUIDE = "docs/takeover.md"
+
+IDENTIFIER: Final = "clusterIdentifier"
+"""The key of the Kubernetes provider's configuration that says which cluster it is, whatever its address."""
+
+OF_THE_STACK: Final = "of-the-stack"
+"""What it is where nobody has said otherwise: a stack has one cluster, so it need not be told from others."""
 
 
 class RefusedError(Exception):
@@ -48,6 +55,21 @@ def missing_namespace(settings: Settings) -> Problem:
     """Return what is wrong with a namespace that is not there and that the stack does not make."""
     create = f"kubectl create namespace {settings.namespace}"
     return Problem("namespace", settings.namespace, "a namespace that is there", create)
+
+
+def unidentified() -> Problem:
+    """Return what is wrong with a cluster that the Kubernetes provider knows by its kubeconfig alone.
+
+    Its `DiffConfig` says so: https://github.com/pulumi/pulumi-kubernetes/blob/master/provider/pkg/provider/provider.go
+    """
+    key = f"kubernetes:{IDENTIFIER}"
+    return Problem(
+        key,
+        "(none)",
+        "any name that stays, from an update before the next change of kubernetes:kubeconfig on: without it, another "
+        "address or CA there is another cluster, so all objects are made anew under their names and then deleted",
+        f"pulumi config set {key} {OF_THE_STACK}",
+    )
 
 
 def unknown_kind(settings: Settings, why: str, serving: Sequence[str]) -> Problem:

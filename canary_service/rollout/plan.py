@@ -15,7 +15,7 @@ from pydantic import Field
 from canary_service.config.loader import Problem
 from canary_service.config.settings import Settings
 from canary_service.rollout.engine_events import COMPONENT, SECRET, STACK, EventStream, Step, kind_and_name
-from canary_service.rollout.guards import RefusedError, moves, transitions
+from canary_service.rollout.guards import IDENTIFIER, RefusedError, moves, transitions
 from canary_service.rollout.model import Record
 from canary_service.routing.router import Manifest, Router, UnreadableRouteError
 from canary_service.routing.split import TOTAL_WEIGHT, Track
@@ -220,6 +220,7 @@ def planned(target: Target, stream: EventStream, settings: Settings, before: Bef
             listed = "; ".join(f"{problem.key} = {problem.value} (allowed: {problem.allowed})" for problem in refusals)
             notes.append(f"if the cluster is as the last update left it, this is refused: {listed}")
             refusals = ()
+    refusals = [*refusals, *_made_anew(stream.steps)]
     restored = _restored(stream)
     services = []
     for name in settings.services:
@@ -524,6 +525,33 @@ def _objects(steps: Iterable[Step]) -> Iterator[ObjectPlan]:
                 service=step.service,
                 fields=step.fields,
             )
+
+
+def _made_anew(steps: Sequence[Step]) -> Iterator[Problem]:
+    """Yield which live objects would be replaced under the name that they have: deleted last is what was made first."""
+    same = [
+        f"{step.kind} {step.name}"
+        for step in sorted(steps, key=lambda each: (each.kind, each.name))
+        if step.op == "replace" and step.type.startswith("kubernetes:") and not step.retained
+        if _place(step.old) == _place(step.new)
+    ]
+    by_provider = any(step.op == "replace" and step.type == "pulumi:providers:kubernetes" for step in steps)
+    if same:
+        cluster = f"kubernetes:kubeconfig, kubernetes:context and kubernetes:{IDENTIFIER}"
+        yield Problem(
+            ", ".join(same),
+            "replaced",
+            "updated in place: a replacement of the same name is the same object, which the engine then deletes as the "
+            "former one, and every request for it fails",
+            f"put back what changed of {cluster}, and `pulumi up`; once {IDENTIFIER} is in force, the others may change"
+            if by_provider
+            else "put back what changed of it",
+        )
+
+
+def _place(manifest: Manifest | None) -> tuple[object, object]:
+    metadata = (manifest or {}).get("metadata")
+    return (metadata.get("name"), metadata.get("namespace")) if isinstance(metadata, dict) else (None, None)
 
 
 def _restored(stream: EventStream) -> list[ObjectPlan]:

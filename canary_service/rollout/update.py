@@ -10,11 +10,13 @@ from canary_service.cluster.live_cluster import LiveCluster
 from canary_service.config.loader import Problem
 from canary_service.config.settings import Settings
 from canary_service.rollout.guards import (
+    IDENTIFIER,
     RefusedError,
     Transition,
     missing_namespace,
     transitions,
     unattached,
+    unidentified,
     unknown_kind,
     unsupported,
 )
@@ -45,6 +47,8 @@ def observed(settings: Settings, provider: Mapping[str, str], *, namespace_follo
     cluster = LiveCluster(connect(provider), settings)
     there = settings.create_namespace or namespace_follows or cluster.api.has_namespace()
     problems = () if there else (missing_namespace(settings),)
+    if provider.get("kubeconfig") and not provider.get(IDENTIFIER):
+        problems = (*problems, unidentified())
     live: Mapping[str, LiveService] = {}
     try:
         live = cluster.read()

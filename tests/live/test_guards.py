@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from lightkube import Client
 
+from canary_service.rollout.guards import IDENTIFIER, OF_THE_STACK
 from sandbox.lifecycle import Sandbox
+from tests.live import canary
 from tests.live.application import eventually
 from tests.live.scene import CANARY, CANARY_IMAGE, GOOD_CANARY, NAME, STABLE_IMAGE, Scene
 
@@ -161,6 +163,43 @@ def test_a_namespace_that_is_missing_is_named(scene: Scene) -> None:
 
         assert "namespace = nowhere" in message
         assert "kubectl create namespace nowhere" in message
+
+
+def test_another_address_of_the_same_cluster_replaces_nothing_and_what_would_is_told(scene: Scene) -> None:
+    project = scene.stack.folder / "Pulumi.yaml"
+    shipped, key = project.read_text(), f"kubernetes:{IDENTIFIER}"
+    identified = f"  {key}: {OF_THE_STACK}\n"
+    assert identified in shipped
+    project.write_text(shipped.replace(identified, ""))
+    scene.deploy(20)
+    before = objects(scene)
+    address = "127.0.0.1"
+    kubeconfig = scene.sandbox.kubeconfig.read_text()
+    assert address in kubeconfig
+
+    scene.stack.run("config", "set", "--secret", "kubernetes:kubeconfig", kubeconfig)
+    check_refused(scene, key, f"pulumi config set {key} {OF_THE_STACK}")
+    assert f"{key} = (none)" in canary.run(scene, "plan", exit_code=1)
+
+    project.write_text(shipped)
+    with scene.traffic():
+        for configured in (kubeconfig, kubeconfig.replace(address, "localhost")):
+            scene.stack.run("config", "set", "--secret", "kubernetes:kubeconfig", configured)
+            assert "nothing changes" in canary.run(scene, "plan")
+            scene.up()
+            assert objects(scene) == before
+
+    scene.stack.set(key, "another")
+    plan = canary.run(scene, "plan", exit_code=1)
+    assert f"Deployment {NAME}" in plan
+    assert "is the same object" in plan
+    assert "no traffic moves" not in plan
+
+    scene.stack.remove(key)
+    project.write_text(shipped.replace(identified, ""))
+    said = canary.run(scene, "abort", "--yes", exit_code=1, errors=True)
+    assert f"{key} = (none)" in said
+    assert scene.weight() == 0  # the way down is not refused
 
 
 def test_without_a_cluster_a_preview_goes_on_and_an_update_does_not_begin(scene: Scene) -> None:

@@ -11,6 +11,7 @@ from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import Service
 from lightkube.resources.networking_v1 import Ingress
 
+from canary_service.rollout.guards import IDENTIFIER, OF_THE_STACK
 from canary_service.routing.nginx import WEIGHT
 from canary_service.workload.live import OWNER_ANNOTATION
 from demo.stack import StackCopy, StackError
@@ -355,6 +356,60 @@ def test_a_preview_shows_a_service_whose_image_another_resource_will_give_and_re
     stack.set("context", "nowhere")
     with pytest.raises(StackError, match="Context 'nowhere' not found"):
         stack.run("preview")
+
+
+IN_A_CLUSTER = """
+CanaryService(
+    "checkout",
+    {
+        "namespace": config.require("namespace"),
+        "host": "shop.example",
+        "path": "/checkout",
+        "port": 8080,
+        "image": "registry.example/app:1.0",
+        "kubeconfig": config.get_secret("kubeconfig"),
+        "canary": {"image": "registry.example/app:2.0", "weight": 20},
+    },
+)
+"""
+
+
+def test_another_address_of_the_cluster_and_another_provider_replace_nothing(
+    elsewhere: Elsewhere, sandbox: Sandbox, cluster: Client, namespace: str
+) -> None:
+    def uids() -> set[str | None]:
+        found: list[Deployment | Service | Ingress] = [
+            *cluster.list(Deployment, namespace=namespace),
+            *cluster.list(Service, namespace=namespace),
+            *cluster.list(Ingress, namespace=namespace),
+        ]
+        return {each.metadata.uid for each in found if each.metadata}
+
+    def configure(key: str, value: str) -> None:
+        stack.run("config", "set", "--secret", key, value)
+
+    address, kubeconfig = "127.0.0.1", sandbox.kubeconfig.read_text()
+    assert address in kubeconfig
+    stack = by_token(elsewhere, f"addresses-{namespace}", IN_A_CLUSTER)
+    stack.set("namespace", namespace)
+    configure("kubernetes:kubeconfig", kubeconfig)
+    with pytest.raises(StackError, match=f"fix: pulumi config set kubernetes:{IDENTIFIER} {OF_THE_STACK}"):
+        stack.run("preview")
+    stack.set(f"kubernetes:{IDENTIFIER}", OF_THE_STACK)
+    stack.up()
+    before = uids()
+    assert len(before) == 6  # Deployment, Service and Ingress of stable and canary
+
+    configure("kubernetes:kubeconfig", kubeconfig.replace(address, "localhost"))
+    stack.up()
+    configure("kubeconfig", kubeconfig)  # from here on the component has a provider of its own
+    stack.up()
+    configure("kubeconfig", kubeconfig.replace(address, "localhost"))
+    stack.up()
+    stack.remove("kubeconfig")
+    stack.up()
+
+    assert uids() == before
 
 
 FROM_CONFIG = """

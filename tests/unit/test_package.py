@@ -19,6 +19,7 @@ from canary_service.cluster.errors import ClusterError, UnknownKindError
 from canary_service.components import CanaryService, CanaryStack
 from canary_service.components.generate import ARGUMENTS, SCHEMA, arguments, schema
 from canary_service.components.kubernetes_object import KubernetesObject
+from canary_service.rollout.guards import IDENTIFIER, OF_THE_STACK
 from canary_service.routing.split import Track
 from tests.unit.test_program import ROOT, EmptyCluster, Recorder, running
 
@@ -56,6 +57,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
     asyncio.set_event_loop(loop)
     pulumi.runtime.set_mocks(recorder, project="shop", stack="test", preview=False)
     yield recorder
+    pulumi.runtime.set_all_config({}, [])
     loop.close()
 
 
@@ -757,10 +759,30 @@ class TestOptions:
     def test_a_cluster_that_the_inputs_name_is_the_one_that_is_compared_and_changed(self, recorder: Recorder) -> None:
         run(lambda: service(kubeconfig=pulumi.Output.secret(KUBECONFIG), context="other"))
 
-        assert connected == [{"kubeconfig": KUBECONFIG, "context": "other"}]
+        assert connected == [{"kubeconfig": KUBECONFIG, "context": "other", IDENTIFIER: OF_THE_STACK}]
         provider = recorder.registered["kubernetes", f"{NAME}-kubernetes"]
         assert provider["context"] == "other"
         assert "hunter2" not in str(provider["kubeconfig"]) or SECRET_MARK in provider["kubeconfig"]
+
+    @pytest.mark.parametrize("configured", ["", "shop"])
+    def test_its_provider_is_known_by_the_same_identifier_as_the_default_one(
+        self, recorder: Recorder, configured: str
+    ) -> None:
+        pulumi.runtime.set_all_config({f"kubernetes:{IDENTIFIER}": configured} if configured else {}, [])
+
+        run(lambda: service(kubeconfig=KUBECONFIG, context="other"))
+
+        provider = recorder.registered["kubernetes", f"{NAME}-kubernetes"]
+        assert provider[IDENTIFIER] == (configured or OF_THE_STACK)
+
+    @pytest.mark.usefixtures("recorder")
+    def test_a_kubeconfig_of_the_stack_s_without_an_identifier_is_refused_with_the_command_that_mends_it(self) -> None:
+        pulumi.runtime.set_all_config({"kubernetes:kubeconfig": KUBECONFIG}, [])
+
+        with pytest.raises(pulumi.RunError, match=rf"kubernetes:{IDENTIFIER} = \(none\)") as caught:
+            run(service)
+
+        assert f"pulumi config set kubernetes:{IDENTIFIER} {OF_THE_STACK}" in str(caught.value)
 
     @pytest.mark.parametrize(
         ("inputs", "message"),

@@ -14,7 +14,7 @@ from canary_service.cli import markdown, text
 from canary_service.config.loader import load
 from canary_service.config.settings import Settings
 from canary_service.rollout.engine_events import SECRET, EventStream, encrypted_values, read
-from canary_service.rollout.guards import missing_namespace, unknown_kind
+from canary_service.rollout.guards import IDENTIFIER, missing_namespace, unknown_kind
 from canary_service.rollout.plan import (
     Before,
     ObjectPlan,
@@ -545,6 +545,58 @@ def test_events_that_are_cut_off_or_only_for_debugging_are_left_out() -> None:
 
     assert read([*whole, whole[1][:40]]) == read(whole)
     assert read([*whole, debug, whole[0][:-1]]) == read(whole)
+
+
+PROVIDER = "pulumi:providers:kubernetes"
+
+
+def replaced(*names: str) -> EventStream:
+    """Return a recorded stream in which what has one of these names or types is replaced."""
+    stream = stream_of("settings")
+    steps = [
+        replace(step, op="replace", new=step.new or step.old) if {step.name, step.type} & {*names} else step
+        for step in stream.steps
+    ]
+    return replace(stream, steps=tuple(steps))
+
+
+@pytest.mark.parametrize("missing", ["", NO_CLUSTER])
+@pytest.mark.parametrize(
+    ("names", "fix"),
+    [
+        ([PROVIDER, NAME], f"put back what changed of kubernetes:kubeconfig, .* and kubernetes:{IDENTIFIER}"),
+        ([NAME], "put back what changed of it$"),
+    ],
+)
+def test_what_is_replaced_under_its_own_name_is_refused_for_it_would_be_deleted(
+    names: list[str], fix: str, missing: str
+) -> None:
+    stream = replaced(*names)
+    settings = settings_of(stream)
+
+    plan = planned(TARGET, stream, settings, before(stream, settings, missing=missing), failed=False)
+
+    (refusal,) = plan.refusals
+    assert plan.outcome == "refused"
+    assert refusal.key == "Deployment cart, Ingress cart, Service cart"
+    assert "is the same object" in refusal.allowed
+    assert re.match(fix, refusal.fix)
+    assert "no traffic moves" not in text.render(plan) + markdown.render(plan)
+
+
+def test_what_is_replaced_by_another_name_or_stays_when_it_is_let_go_of_is_not_refused() -> None:
+    stream = replaced(NAME, "shop")
+    settings = settings_of(stream)
+    steps = [
+        replace(step, retained=True)
+        if step.kind == "Namespace"
+        else replace(step, new=(step.new or {}) | {"metadata": {"name": "cart-2", "namespace": "shop"}})
+        for step in stream.steps
+    ]
+
+    plan = planned(TARGET, replace(stream, steps=tuple(steps)), settings, before(stream, settings), failed=False)
+
+    assert plan.refusals == ()
 
 
 def test_a_replacement_is_told_once() -> None:

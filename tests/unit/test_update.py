@@ -2,16 +2,18 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+import yaml
 
 from canary_service.cluster.errors import ClusterError, ForbiddenError, UnknownKindError
 from canary_service.cluster.live_cluster import LiveCluster
 from canary_service.config.loader import load
 from canary_service.config.settings import Settings
-from canary_service.rollout.guards import RefusedError, Transition
+from canary_service.rollout.guards import IDENTIFIER, OF_THE_STACK, RefusedError, Transition
 from canary_service.rollout.update import Update, observed
 from canary_service.routing.registry import ROUTERS
 from canary_service.routing.router import Pending
@@ -176,6 +178,32 @@ def test_a_router_whose_objects_the_cluster_does_not_know_keeps_any_update_from_
     Cluster(None).take_the_place_of_the_cluster(monkeypatch)
     with pytest.raises(RefusedError, match=r"router = gateway\n    allowed: .*needs HTTPRoute.*\n.*set router nginx"):
         Update.compared(behind_a_gateway(SERVICE, 0), {}, "shop/dev")
+
+
+@pytest.mark.parametrize(
+    ("provider", "refused"),
+    [
+        ({}, False),
+        ({"context": "other"}, False),
+        ({"kubeconfig": "./kubeconfig"}, True),
+        ({"kubeconfig": "./kubeconfig", IDENTIFIER: ""}, True),
+        ({"kubeconfig": "./kubeconfig", IDENTIFIER: "any"}, False),
+    ],
+)
+def test_a_kubeconfig_is_refused_where_another_address_in_it_would_be_another_cluster(
+    monkeypatch: pytest.MonkeyPatch, provider: dict[str, str], *, refused: bool
+) -> None:
+    Gateways(None).take_the_place_of_the_cluster(monkeypatch)
+
+    problems = observed(load(RAW), provider).problems
+
+    assert [problem.key for problem in problems] == ([f"kubernetes:{IDENTIFIER}"] if refused else [])
+
+
+def test_the_stacks_of_this_project_have_the_identifier_that_the_providers_of_components_have() -> None:
+    project = yaml.safe_load((Path(__file__).parents[2] / "Pulumi.yaml").read_text())
+
+    assert project["config"][f"kubernetes:{IDENTIFIER}"] == OF_THE_STACK
 
 
 RULE, BACKEND = "HTTPRouteResponseHeaderModification", "HTTPRouteBackendRequestHeaderModification"
