@@ -204,13 +204,15 @@ def read_split(settings: Settings, name: str, router: Router, routes: Sequence[M
         UnreadableRouteError: they say none, or one between other Services than the service's own.
     """
     split = router.read(routes)
-    stable, canary = (object_name(name, track) for track in (Track.STABLE, Track.CANARY))
-    found = split.stable.service
-    if found == canary or (found != stable and settings.services[name].stable != "existing"):
-        raise UnreadableRouteError(f"{routes[0]['kind']} {name}: Service {found} is in the place of {stable}")
-    if split.canary and split.canary.backend.service != canary:
-        found = split.canary.backend.service
-        raise UnreadableRouteError(f"{routes[0]['kind']} {name}: Service {found} is in the place of {canary}")
+    own = {Track.STABLE: split.stable} | ({Track.CANARY: split.canary.backend} if split.canary else {})
+    names = {track: object_name(name, track) for track in Track}
+    for track, backend in own.items():
+        # What something else owns may have any name; another canary on its path is refused as such.
+        if backend.service != names[track] and (
+            settings.services[name].stable != "existing" or backend.service in names.values()
+        ):
+            there = f"Service {backend.service} is in the place of {names[track]}"
+            raise UnreadableRouteError(f"{routes[0]['kind']} {name}: {there}")
     return split
 
 

@@ -133,8 +133,8 @@ def test_where_nothing_answers_nothing_is_known(scene: Scene) -> None:
 
 
 def test_a_host_that_the_router_does_not_know_is_told_by_its_status(scene: Scene) -> None:
-    other = verify(scene, "--url", f"{scene.sandbox.proxy_url}/elsewhere", *ANSWERS, exit_code=3)
-    assert "of 200 were answered with status 404: 200" in other["weight"]["text"]
+    other = verify(scene, "--url", f"{scene.sandbox.proxy_url}/elsewhere", *ANSWERS, exit_code=6)
+    assert "no request reached the service: status 404: 200" in other["weight"]["text"]
 
 
 def test_live_traffic_alone_tells_when_it_is_enough(scene: Scene) -> None:
