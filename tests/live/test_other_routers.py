@@ -141,7 +141,7 @@ def test_a_gateway_that_does_not_take_the_route_leaves_the_former_one_in_force(s
         assert told in canary.run(scene, "status", "--json")
         assert told in canary.run(scene, "watch", "--once")
         assert {"former-router", "route-accepted"} <= problems(scene, exit_code=6)
-        weights = canary.run(scene, "abort", "--yes", exit_code=1)
+        weights = canary.run(scene, "abort", "--yes", exit_code=4)
         assert f"{NAME}: 0 %, read back" in weights
         assert scene.weight() == 0
 
