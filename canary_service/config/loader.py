@@ -13,14 +13,13 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from canary_service.config.settings import (
-    ENV_NAME,
-    FILE_NAME,
     ROUTERS_WITH_KEYS,
     Model,
     Resources,
     RolloutSettings,
     Settings,
 )
+from canary_service.config.values import ENV_NAME, FILE_NAME
 from canary_service.routing.nginx import Nginx
 from canary_service.routing.registry import ROUTERS
 from canary_service.routing.router import Feature, Router

@@ -16,7 +16,8 @@ import httpx2
 
 from canary_service.cluster.errors import ClusterError
 from canary_service.cluster.workloads import PodsSeen
-from canary_service.config.settings import Settings, amount
+from canary_service.config.settings import Settings
+from canary_service.config.values import amount
 from canary_service.observability import recorded
 from canary_service.observability.manifests import SCRAPE_SECONDS
 from canary_service.observability.queries import (
