@@ -21,7 +21,7 @@ from canary_service.components.input_checks import Inputs
 from canary_service.components.inputs import Known, is_plain, known, plain
 from canary_service.components.kubernetes_component import KubernetesComponent
 from canary_service.components.kubernetes_object import provider_version
-from canary_service.config.loader import ConfigError, Problem, dotted
+from canary_service.config.loader import ConfigError, Location, Problem, dotted
 from canary_service.config.settings import Settings
 from canary_service.rollout.guards import IDENTIFIER, OF_THE_STACK, RefusedError
 from canary_service.rollout.update import Update, observed
@@ -60,23 +60,15 @@ class CanaryService(canary_service.CanaryService):
 
     def __init__(self, name: str, args: CanaryServiceInputs, opts: pulumi.ResourceOptions | None = None) -> None:
         KubernetesComponent.__init__(self, "CanaryService", name, opts=opts)
-        made = _when_known(self, args, opts, partial(self._made, name, _dependencies(self, opts)), one=name)
+        made = _when_known(self, args, opts, self._made, one=name)
         self.url, self.tracks = made["url"], made["tracks"]
 
-    def _made(
-        self,
-        name: str,
-        after: Sequence[pulumi.Resource],
-        components: Sequence[Identity],
-        inputs: Inputs,
-        settings: Settings,
-    ) -> dict[str, Any]:
-        update, given = _update(self, inputs, settings, components, after), inputs.given
-        (service,) = settings.services
-        self._kubernetes = _provider(self, name, given)
-        secret = any(location[0] in OF_SERVICE for location in given.secret)
-        args = service_args(update, service, secret=secret, components=components)
-        self._declare(service, args, [*after, *given.resources])
+    def _made(self, update: Update, place: Place, secrets: Sequence[Location]) -> dict[str, Any]:
+        (service,) = update.settings.services
+        self._kubernetes = place.kubernetes
+        secret = any(location[0] in OF_SERVICE for location in secrets)
+        args = service_args(update, service, secret=secret, components=place.identities)
+        self._declare(service, args, place.after)
         tracks = {track: self.state[track] for track in ("stable", "canary") if track in self.state}
         return {"url": self.url, "tracks": tracks}
 
@@ -92,20 +84,11 @@ class CanaryStack(KubernetesComponent):
 
     def __init__(self, name: str, args: CanaryStackInputs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("CanaryStack", name, opts=opts)
-        made = _when_known(self, args, opts, partial(self._made, name, _dependencies(self, opts)))
+        made = _when_known(self, args, opts, self._made)
         self.services = made["services"]
 
-    def _made(
-        self,
-        name: str,
-        after: Sequence[pulumi.Resource],
-        components: Sequence[Identity],
-        inputs: Inputs,
-        settings: Settings,
-    ) -> dict[str, Any]:
-        update, given = _update(self, inputs, settings, components, after), inputs.given
-        place = Place(self, components, _provider(self, name, given), [*after, *given.resources])
-        secret = {str(location[1]) for location in given.secret if location[0] == "services"}
+    def _made(self, update: Update, place: Place, secrets: Sequence[Location]) -> dict[str, Any]:
+        secret = {str(location[1]) for location in secrets if location[0] == "services"}
         made = declare(update, secret, place)
         self.register_outputs({})
         return {"services": made["services"]}
@@ -115,13 +98,15 @@ def _when_known(
     component: KubernetesComponent,
     args: Mapping[str, Any],
     opts: pulumi.ResourceOptions | None,
-    make: Callable[[Sequence[Identity], Inputs, Settings], dict[str, Any]],
+    make: Callable[[Update, Place, Sequence[Location]], dict[str, Any]],
     one: str | None = None,
 ) -> pulumi.Output[dict[str, Any]]:
     """Make what a component consists of: at once, or when the outputs among its inputs and its parents are known.
 
-    `one` is the name of the only service, unless the inputs say otherwise.
+    `make` gets the update, where the resources stand, and where inputs are secret; `one` is the name of the only
+    service, unless the inputs say otherwise.
     """
+    compared = partial(_compared, component, make, _dependencies(component, opts))
 
     def made(components: Sequence[Identity], inputs: Inputs) -> Any:  # noqa: ANN401 - UNKNOWN stands for a value of any type
         try:
@@ -129,11 +114,11 @@ def _when_known(
         except ConfigError as error:
             raise InputError(_label(component), error.problems) from None
         if settings:
-            return make(components, inputs, settings)
+            return compared(components, inputs, settings)
         names = f"not known before the update: {', '.join(map(dotted, inputs.unknown)) or 'all inputs'}"
         if in_force := _in_force(inputs):
             try:
-                make(components, *in_force)
+                compared(components, *in_force)
             except InputError as error:
                 if lasting := [each for each in error.problems if not inputs.may_mend(each)]:
                     raise InputError(_label(component), lasting) from None
@@ -157,6 +142,21 @@ def _when_known(
     if at_once and is_plain(args):
         return pulumi.Output.from_input(made(at_once, Inputs(plain(args), one)))
     return pulumi.Output.from_input(made_later())
+
+
+def _compared(  # noqa: PLR0913, PLR0917 - the first three are the same for all inputs
+    component: KubernetesComponent,
+    make: Callable[[Update, Place, Sequence[Location]], dict[str, Any]],
+    after: Sequence[pulumi.Resource],
+    components: Sequence[Identity],
+    inputs: Inputs,
+    settings: Settings,
+) -> dict[str, Any]:
+    """Make what settings ask for, if the cluster allows it."""
+    given = inputs.given
+    update = _update(component, inputs, settings, components, after)
+    place = Place(component, components, _provider(component, given), [*after, *given.resources])
+    return make(update, place, given.secret)
 
 
 def _update(
@@ -213,7 +213,7 @@ def _connection(given: Known) -> dict[str, str]:
     return connection
 
 
-def _provider(component: KubernetesComponent, name: str, given: Known) -> pulumi.ProviderResource | None:
+def _provider(component: KubernetesComponent, given: Known) -> pulumi.ProviderResource | None:
     """Return a provider of the component's own where its inputs name a cluster."""
     connection: dict[str, Any] = dict(_connection(given))
     if not connection:
@@ -221,7 +221,7 @@ def _provider(component: KubernetesComponent, name: str, given: Known) -> pulumi
     if "kubeconfig" in connection:  # in which there may be a token
         connection["kubeconfig"] = pulumi.Output.secret(connection["kubeconfig"])
     options = pulumi.ResourceOptions(parent=component, version=provider_version())
-    return pulumi.ProviderResource("kubernetes", f"{name}-kubernetes", connection, options)
+    return pulumi.ProviderResource("kubernetes", f"{component.pulumi_resource_name}-kubernetes", connection, options)
 
 
 def _dependencies(component: KubernetesComponent, opts: pulumi.ResourceOptions | None) -> list[pulumi.Resource]:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from canary_service.cluster.connection import connect
 from canary_service.cluster.errors import ClusterError, ForbiddenError, UnknownKindError
@@ -21,6 +22,7 @@ from canary_service.rollout.guards import (
     unsupported,
 )
 from canary_service.routing.registry import ROUTERS
+from canary_service.routing.split import Entry
 from canary_service.workload.live import LiveService
 
 
@@ -81,6 +83,11 @@ def _unsupported(settings: Settings, cluster: LiveCluster) -> Iterator[Problem]:
 
     A mirror that begins with weight 0 is told before: the way down is not to be refused.
     """
+
+    @cache  # services mostly share a Gateway
+    def supported_features(gateway: Entry) -> frozenset[str]:
+        return cluster.gateways.supported_features(gateway)
+
     for name, service in settings.services.items():
         split, percent = settings.split_of(name), service.canary.mirror_percent if service.canary else 0
         if split.canary:
@@ -88,7 +95,7 @@ def _unsupported(settings: Settings, cluster: LiveCluster) -> Iterator[Problem]:
         for feature, names in settings.router_of_stack().demands(split).items():
             for gateway in split.entries:
                 try:
-                    lacking = sorted(names - cluster.gateways.supported_features(gateway))
+                    lacking = sorted(names - supported_features(gateway))
                     found = f"status.supportedFeatures of its GatewayClass does not have {', '.join(lacking)}"
                 except ForbiddenError as error:
                     lacking, found = sorted(names), f"what it supports cannot be told: {error}"

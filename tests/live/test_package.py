@@ -68,13 +68,9 @@ def by_token(elsewhere: Elsewhere, name: str, program: str) -> StackCopy:
     return elsewhere.project(name, source)
 
 
-def test_a_program_that_imports_the_component_shifts_traffic(
-    elsewhere: Elsewhere, cluster: Client, namespace: str
-) -> None:
-    stack = elsewhere.project(f"import-{namespace}", EXAMPLES / "python")
-    stack.set("namespace", namespace)
+def check_shift(stack: StackCopy, cluster: Client, namespace: str) -> None:
+    """Deploy a program whose canary is at 20 %, and read 50 back once that is set; its secret is not in the state."""
     stack.run("config", "set", "--secret", "database", SECRET)
-
     stack.up()
     assert weights(cluster, namespace) == {"checkout-canary": "20"}
     stack.run("preview", "--expect-no-changes")
@@ -84,6 +80,14 @@ def test_a_program_that_imports_the_component_shifts_traffic(
     stack.up()
     assert weights(cluster, namespace) == {"checkout-canary": "50"}
     assert stack.outputs()["tracks"]["canary"]["weight"] == 50
+
+
+def test_a_program_that_imports_the_component_shifts_traffic(
+    elsewhere: Elsewhere, cluster: Client, namespace: str
+) -> None:
+    stack = elsewhere.project(f"import-{namespace}", EXAMPLES / "python")
+    stack.set("namespace", namespace)
+    check_shift(stack, cluster, namespace)
 
     stack.run("destroy", "--yes")
     assert weights(cluster, namespace) == {}
@@ -97,17 +101,7 @@ def test_a_program_adds_the_package_and_shifts_traffic_by_its_sdk(
     assert "import pulumi_canary as canary" in told
     stack.set("namespace", namespace)
     stack.set("weight", "20")
-    stack.run("config", "set", "--secret", "database", SECRET)
-
-    stack.up()
-    assert weights(cluster, namespace) == {"checkout-canary": "20"}
-    stack.run("preview", "--expect-no-changes")
-    assert SECRET not in stack.run("stack", "export")
-
-    stack.set("weight", "50")
-    stack.up()
-    assert weights(cluster, namespace) == {"checkout-canary": "50"}
-    assert stack.outputs()["tracks"]["canary"]["weight"] == 50
+    check_shift(stack, cluster, namespace)
 
 
 ONE_BESIDE_ANOTHER = """
